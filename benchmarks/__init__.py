@@ -1,0 +1,1 @@
+"""Latency and accuracy, measured. The only folder that may import all others."""

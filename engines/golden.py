@@ -1,0 +1,113 @@
+"""Check an engine against the answers that PyTorch fp32 gave when the bundle was exported."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+
+from .bundle import Bundle
+from .engine import Engine
+from .errors import BundleError, CheckFailedError, InputError
+from .manifest import Component
+from .tensor import check_feeds, resolve_shape
+
+MAX_ABS_ERROR = 1e-4  # of unit-scale outputs, fp32 against fp32: the threshold that export applies too
+
+Arrays = dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class GoldenCase:
+    """One recorded call: what went in, and what PyTorch answered."""
+
+    name: str
+    inputs: Arrays
+    outputs: Arrays
+
+
+class Verification(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The record of a check: the largest error of any output of any case, relative to unit scale."""
+
+    max_abs_error: float
+    threshold: float
+    cases: int
+
+    @property
+    def passed(self) -> bool:
+        """Whether the error is a number and within the threshold."""
+        return self.max_abs_error <= self.threshold
+
+
+def golden_cases(bundle: Bundle, component: str) -> list[GoldenCase]:
+    """The recorded calls of a component.
+
+    Raises:
+        BundleError: the record is not readable, empty, or does not fit the component.
+    """
+    declared = bundle.component(component)
+    path = declared.golden
+    try:
+        tensors = load_file(bundle.file(path))
+    except (SafetensorError, ValueError, TypeError) as error:  # TypeError: a dtype that numpy has not
+        raise BundleError(f"{bundle.root}: {path} is not a safetensors file for numpy: {error}") from error
+    cases: dict[str, dict[str, Arrays]] = defaultdict(lambda: {"inputs": {}, "outputs": {}})
+    for name, tensor in tensors.items():
+        parts = name.split("/")
+        if len(parts) != 3 or parts[1] not in {"inputs", "outputs"}:
+            raise BundleError(f"{bundle.root}: {path} holds {name!r}; expected CASE/inputs/NAME or CASE/outputs/NAME")
+        case, side, tensor_name = parts
+        cases[case][side][tensor_name] = tensor
+    if not cases:
+        raise BundleError(f"{bundle.root}: {path} records no call; export the bundle again")
+    for case, sides in cases.items():
+        try:
+            _check_case(f"{component} in case {case}", declared, sides["inputs"], sides["outputs"])
+        except InputError as error:
+            raise BundleError(f"{bundle.root}: {path} does not fit its component: {error}") from error
+    return [GoldenCase(name, sides["inputs"], sides["outputs"]) for name, sides in sorted(cases.items())]
+
+
+def _check_case(name: str, declared: Component, inputs: Arrays, outputs: Arrays) -> None:
+    bound = check_feeds(name, declared.inputs, inputs)
+    fixed = [msgspec.structs.replace(spec, shape=resolve_shape(spec.shape, bound)) for spec in declared.outputs]
+    check_feeds(name, fixed, outputs)
+
+
+def verify(engine: Engine, cases: list[GoldenCase], threshold: float = MAX_ABS_ERROR) -> Verification:
+    """Replay the recorded calls.
+
+    Raises:
+        CheckFailedError: the error is beyond the threshold, or not a number.
+    """
+    worst = 0.0
+    for case in cases:
+        answers = engine.run(case.inputs)
+        for name, expected in case.outputs.items():
+            worst = max(worst, unit_scale_error(answers[name], expected), key=lambda e: (np.isnan(e), e))
+    result = Verification(max_abs_error=worst, threshold=threshold, cases=len(cases))
+    if not result.passed:
+        raise CheckFailedError(
+            f"the {engine.key.backend} engine of {engine.name} is {worst:.2g} from PyTorch, more than {threshold:.2g}: "
+            "it was not kept; report the versions that 'latentrt inspect' shows"
+        )
+    return result
+
+
+def unit_scale_error(answer: NDArray[Any], expected: NDArray[Any]) -> float:
+    """Largest absolute difference, divided by the deviation of `expected` where that is above 1; NaN stays NaN.
+
+    Infinite where the shapes differ: numpy would stretch one to the other.
+    """
+    if answer.shape != expected.shape:
+        return float("inf")
+    exact = expected.astype(np.float64)
+    with np.errstate(invalid="ignore"):  # infinities give NaN, which fails every threshold
+        scale = max(1.0, float(exact.std()))
+        return float(np.abs(answer.astype(np.float64) - exact).max()) / scale

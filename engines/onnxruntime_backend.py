@@ -1,0 +1,101 @@
+"""ONNX Runtime on the CPU: runs a bundle's graphs as they are, or as optimised once and stored."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from .bundle import Bundle
+from .engine import Engine
+from .errors import EngineError
+from .key import EngineKey, component_key, cpu
+from .tensor import Feeds
+
+try:
+    import onnxruntime as ort
+except ImportError as error:
+    raise EngineError("the onnxruntime engine needs ONNX Runtime: pip install 'latentrt[cpu]'") from error
+
+GRAPH = "graph.onnx"
+WEIGHTS = "weights.bin"
+_EXTERNAL_FROM_BYTES = 1024  # smaller tensors stay in the graph
+_FATAL_ONLY = 4  # ORT's errors reach the user as exceptions; its log would repeat them on the console
+
+
+class OnnxRuntimeEngine(Engine):
+    """One component in an ONNX Runtime session."""
+
+    def __init__(
+        self, bundle: Bundle, component: str, key: EngineKey, graph: Path, options: ort.SessionOptions
+    ) -> None:
+        super().__init__(component, bundle.component(component), key)
+        self._session: ort.InferenceSession | None = _session(component, graph, options)
+        self._names = [output.name for output in self.outputs]
+
+    def _run(self, feeds: Feeds) -> dict[str, NDArray[Any]]:
+        assert self._session is not None
+        try:
+            results = self._session.run(self._names, dict(feeds))
+        except Exception as error:  # ORT's exceptions share no public base class
+            raise EngineError(f"ONNX Runtime failed in {self.name}: {_first_line(error)}") from error
+        return dict(zip(self._names, results, strict=True))
+
+    def close(self) -> None:
+        super().close()
+        self._session = None
+
+
+class OnnxRuntimeBackend:
+    """Compiles to ONNX Runtime's own optimised graph, so that opening skips the optimiser."""
+
+    name = "onnxruntime"
+
+    def key(self, bundle: Bundle, component: str) -> EngineKey:
+        return component_key(
+            bundle,
+            component,
+            backend=self.name,
+            version=ort.__version__,
+            device=cpu(),
+            precision="fp32",
+            profile="any",
+        )
+
+    def build(self, bundle: Bundle, component: str, folder: Path) -> None:
+        options = _options()
+        options.optimized_model_filepath = str(folder / GRAPH)
+        options.add_session_config_entry("session.optimized_model_external_initializers_file_name", WEIGHTS)
+        options.add_session_config_entry(
+            "session.optimized_model_external_initializers_min_size_in_bytes", str(_EXTERNAL_FROM_BYTES)
+        )
+        _session(component, bundle.graph(component), options)
+
+    def open(self, bundle: Bundle, component: str, folder: Path | None) -> Engine:
+        options = _options()
+        graph = bundle.graph(component) if folder is None else folder / GRAPH
+        if folder is not None:
+            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        return OnnxRuntimeEngine(bundle, component, self.key(bundle, component), graph, options)
+
+
+def _options() -> ort.SessionOptions:
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+    options.log_severity_level = _FATAL_ONLY
+    return options
+
+
+def _session(component: str, graph: Path, options: ort.SessionOptions) -> ort.InferenceSession:
+    try:
+        return ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ORT's exceptions share no public base class
+        raise EngineError(f"ONNX Runtime cannot load {component} from {graph}: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n", 1)[0]
+
+
+BACKEND = OnnxRuntimeBackend()

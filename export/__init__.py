@@ -1,0 +1,1 @@
+"""Checkpoint -> bundle. May import torch, diffusers, transformers and onnx; never `latentrt.runtime`."""

@@ -1,0 +1,45 @@
+"""Compare an exported graph with PyTorch: the recorded calls are run again in onnxruntime, fp32, on the CPU."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import onnxruntime
+
+from latentrt.engines.errors import CheckFailedError
+from latentrt.engines.golden import MAX_ABS_ERROR, GoldenCase, unit_scale_error
+
+
+def check_graph(component: str, graph: Path, cases: list[GoldenCase]) -> float:
+    """The largest absolute error over all cases and outputs, on the scale where an output's deviation is at most 1.
+
+    Raises:
+        CheckFailedError: an error is beyond `MAX_ABS_ERROR`, or not a number; it names the case and the output.
+    """
+    session = onnxruntime.InferenceSession(str(graph), providers=["CPUExecutionProvider"])
+    worst = 0.0
+    for case in cases:
+        answers = session.run(list(case.outputs), case.inputs)
+        for (name, expected), answer in zip(case.outputs.items(), answers, strict=True):
+            error = unit_scale_error(answer, expected)
+            if not error <= MAX_ABS_ERROR:  # NaN too
+                raise CheckFailedError(
+                    f"{component}: {name} of case {case.name} is {error:.2g} from PyTorch in onnxruntime, more than "
+                    f"{MAX_ABS_ERROR:.0e}: nothing was written; check the checkpoint for NaN and report the versions"
+                )
+            worst = max(worst, error)
+    return worst
+
+
+def round_up(error: float) -> float:
+    """The next number of one significant digit: 2.1e-06 -> 3e-06. It is what the bundle states.
+
+    onnxruntime gives the same bits from run to run and for any number of threads, so the figure repeats; its further
+    digits would only claim more than a figure from another machine can confirm.
+    """
+    if error == 0:
+        return 0.0
+    exponent = math.floor(math.log10(error))
+    digit = math.ceil(error / 10.0**exponent - 1e-9)
+    return float(f"{digit}e{exponent}")

@@ -1,0 +1,100 @@
+"""Train the autoencoder, then refine its decoder alone, twice, as the published SD decoders were."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL
+from torch import Tensor
+
+from .config import SEED, VAE, Recipe, Stage
+from .scenes import SIZE, draw, random_scene
+from .training import autocast, device, train
+
+KL_WEIGHT = 1e-4  # on means per element: enough that latents are smooth, too little to blur
+CROP = 64  # the first part trains on crops: convolutions see four times as many scenes for the same work
+FULL_SIZE_SHARE = 0.2  # the last part trains on whole pictures, which the attention in the middle needs
+
+
+def images(step: int, count: int, crop: int) -> Tensor:
+    """Crops of freshly drawn scenes, the same for the same step: (count, 3, crop, crop) in [-1, 1]."""
+    rng = np.random.default_rng([SEED, 1, step])
+    batch = np.empty((count, 3, crop, crop), np.float32)
+    for image in batch:
+        whole = draw(random_scene(rng), rng)
+        top, left = rng.integers(0, SIZE - crop + 1, 2)
+        image[:] = whole[:, top : top + crop, left : left + crop]
+    return torch.from_numpy(batch).to(device(), memory_format=torch.channels_last)
+
+
+def build() -> AutoencoderKL:
+    """The autoencoder with seeded fresh weights."""
+    torch.manual_seed(SEED)
+    return AutoencoderKL(**VAE).to(device(), memory_format=torch.channels_last)
+
+
+def train_autoencoder(stage: Stage, folder: Path) -> AutoencoderKL:
+    """Train encoder and decoder together (L1 and a little KL) and set the latent scale to SD 1.5's."""
+    vae = build()
+    crops_until = int(stage.steps * (1 - FULL_SIZE_SHARE))
+
+    def loss(step: int) -> Tensor:
+        crop = CROP if step < crops_until else SIZE
+        x = images(step, max(1, stage.batch * CROP**2 // crop**2), crop)
+        with autocast():
+            posterior = vae.encode(x).latent_dist
+            y = vae.decode(posterior.sample()).sample
+        kl = 0.5 * (posterior.mean.square() + posterior.var - 1.0 - posterior.logvar).float().mean()
+        return (y.float() - x).abs().mean() + KL_WEIGHT * kl
+
+    train("autoencoder", vae, stage, loss, folder)
+    return scale_latents(vae.eval().requires_grad_(False))
+
+
+@torch.no_grad()
+def scale_latents(vae: AutoencoderKL) -> AutoencoderKL:
+    """Fold a factor into the 1x1 convolutions, so that latents times 0.18215 have unit deviation, as in SD 1.5.
+
+    The picture stays the same: `quant_conv` grows by what `post_quant_conv` shrinks.
+    """
+    measured = torch.cat([vae.encode(images(10**6 + i, 8, SIZE)).latent_dist.mean.flatten() for i in range(16)])
+    factor = 1 / (VAE["scaling_factor"] * measured.std().item())
+    channels = VAE["latent_channels"]
+    assert vae.quant_conv is not None and vae.post_quant_conv is not None
+    vae.quant_conv.weight[:channels] *= factor
+    vae.quant_conv.bias[:channels] *= factor
+    vae.quant_conv.bias[channels:] += 2 * np.log(factor)
+    vae.post_quant_conv.weight /= factor
+    return vae
+
+
+def refine_decoder(vae: AutoencoderKL, name: str, stage: Stage, folder: Path) -> AutoencoderKL:
+    """A copy of `vae` whose decoder trained on, the encoder untouched; its weights are the moving average.
+
+    `ft-ema` keeps the loss; `ft-mse` puts the weight on squared error (0.1 of L1 stays), as the published ones did.
+    """
+    refined = copy.deepcopy(vae).train()
+    refined.decoder.requires_grad_(True)
+
+    def loss(step: int) -> Tensor:
+        x = images(2 * 10**6 + step, stage.batch, SIZE)
+        with autocast():
+            with torch.no_grad():
+                z = vae.encode(x).latent_dist.sample()
+            y = refined.decode(z).sample
+        error = y.float() - x
+        return error.square().mean() + 0.1 * error.abs().mean() if name == "ft-mse" else error.abs().mean()
+
+    ema = train(name, refined, stage, loss, folder, parameters=refined.decoder.parameters())
+    averaged: AutoencoderKL = ema.module.eval()  # type: ignore[assignment]
+    return averaged
+
+
+def autoencoders(recipe: Recipe, folder: Path) -> dict[str, AutoencoderKL]:
+    """The three autoencoders by name: `kl-f8`, and its two refined decoders."""
+    base = train_autoencoder(recipe.autoencoder, folder)
+    stages = {"ft-ema": recipe.ft_ema, "ft-mse": recipe.ft_mse}
+    return {"kl-f8": base} | {name: refine_decoder(base, name, stage, folder) for name, stage in stages.items()}

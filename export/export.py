@@ -1,0 +1,35 @@
+"""`export_bundle`: a checkpoint on disk -> a bundle on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+from latentrt.engines.manifest import Manifest
+
+from .bundle_writer import Report, fill_bundle, new_bundle, no_report
+from .source import load_source
+
+
+def export_bundle(
+    source: Path,
+    output: Path,
+    *,
+    vaes: Mapping[str, Path],
+    weights: Literal["ema", "raw"] = "ema",
+    report: Report = no_report,
+    overwrite: bool = False,
+) -> Manifest:
+    """Export a single-file checkpoint or a diffusers folder, with any number of further decoders by name.
+
+    The output is opened first, so that a place that cannot be written is named before minutes are spent.
+
+    Raises:
+        CheckpointError: the source or a decoder cannot be used.
+        OutputError: something is at `output` that may not be replaced, or it cannot be written.
+        CheckFailedError: a component differs from PyTorch by more than the threshold.
+    """
+    with new_bundle(output, overwrite=overwrite) as folder:
+        model = load_source(source, vaes=vaes, weights=weights)
+        return fill_bundle(model, folder, report)

@@ -1,0 +1,158 @@
+"""One network -> an ONNX graph, its weights beside it in a safetensors file. The same network gives the same bytes."""
+
+from __future__ import annotations
+
+import json
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import torch
+from safetensors import SafetensorError
+from safetensors.numpy import save_file
+from torch import Tensor
+from torch.export import Dim
+
+from latentrt.engines.tensor import TensorSpec, resolve_shape, split_dimension
+
+from .wrappers import Network
+
+OPSET = 23  # the first with Attention; TensorRT 10.14, onnxruntime 1.23 and OpenVINO read it
+INLINE_BYTES = 1024  # smaller tensors (biases, shapes, scales) stay in the graph, where parsers want shapes to be
+_EXAMPLE = {"rows": 2, "height": 3, "width": 5}  # all different and none 1: torch.export merges equal sizes
+# diffusers' Upsample2D makes its input contiguous from 64 rows on. A graph knows no memory order, so it holds for more;
+# without the bound torch.export would find this out by itself, by tracing everything twice.
+_MAX_ROWS = 63
+
+
+def export_network(network: Network, folder: Path) -> tuple[Path, Path]:
+    """Write `folder/NAME.onnx` and `folder/NAME.safetensors` and return both paths.
+
+    The graph takes any number of rows, height and width that the network's specs allow.
+
+    Raises:
+        onnx.checker.ValidationError: the graph is not valid ONNX (a defect of an exporter, not of the input).
+        OSError: the files cannot be written.
+    """
+    model = _traced(network)
+    _name_dimensions(model.graph, network)
+    _strip(model)
+    graph, weights = folder / f"{network.name}.onnx", folder / f"{network.name}.safetensors"
+    _move_weights(model.graph, weights)
+    graph.write_bytes(ir.to_proto(model).SerializeToString(deterministic=True))
+    onnx.checker.check_model(str(graph), full_check=True)
+    return graph, weights
+
+
+def _traced(network: Network) -> ir.Model:
+    dims = {name: Dim(name, max=_MAX_ROWS) if name == "rows" else Dim(name) for name in _EXAMPLE}
+    with torch.no_grad(), _quiet():
+        program = torch.onnx.export(
+            network.module,
+            tuple(_example(spec) for spec in network.inputs),
+            dynamo=True,
+            opset_version=OPSET,
+            dynamic_shapes=tuple(_dynamic(spec, dims) for spec in network.inputs),
+            input_names=[spec.name for spec in network.inputs],
+            output_names=[spec.name for spec in network.outputs],
+            verbose=False,
+        )
+    assert program is not None
+    return program.model
+
+
+def _example(spec: TensorSpec) -> Tensor:
+    return torch.ones(resolve_shape(spec.shape, _EXAMPLE), dtype=getattr(torch, spec.dtype))
+
+
+def _dynamic(spec: TensorSpec, dims: dict[str, Any]) -> dict[int, Any]:
+    result = {}
+    for axis, dimension in enumerate(spec.shape):
+        if isinstance(dimension, str):
+            factor, name = split_dimension(dimension)
+            result[axis] = dims[name] if factor == 1 else factor * dims[name]
+    return result
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the console clean: each silenced line is known, is about PyTorch's own insides, and changes nothing."""
+    log = logging.getLogger("torch.onnx._internal.exporter._registration")  # "torchvision is not installed" x 4
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            # torch copies its own deprecated tree specs
+            warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)`", FutureWarning)
+            # the three inputs of the UNet share their rows, as they should
+            warnings.filterwarnings("ignore", "# The axis name: .* will not be used", UserWarning)
+            yield
+    finally:
+        log.setLevel(level)
+
+
+def _name_dimensions(graph: ir.Graph, network: Network) -> None:
+    """Give the free dimensions of the outputs the names that the specs state; torch makes up some (`s89`)."""
+    known: dict[str, str] = {}
+    for value, spec in zip((*graph.inputs, *graph.outputs), (*network.inputs, *network.outputs), strict=True):
+        for found, wanted in zip(value.shape, spec.shape, strict=True):
+            if isinstance(wanted, str):
+                known[str(found.value)] = wanted
+    for value in _values(graph):
+        if value.shape is not None:
+            names = [known.get(str(d.value), d.value) if isinstance(d, ir.SymbolicDim) else d for d in value.shape]
+            value.shape = ir.Shape(names)
+
+
+def _strip(model: ir.Model) -> None:
+    """Remove what tells of the machine: each node's stack trace holds absolute paths."""
+    model.metadata_props.clear()
+    model.graph.metadata_props.clear()
+    model.doc_string = model.graph.doc_string = None
+    for node in model.graph.all_nodes():
+        node.metadata_props.clear()
+        node.doc_string = None
+    for value in _values(model.graph):
+        value.metadata_props.clear()
+        value.doc_string = None
+
+
+def _values(graph: ir.Graph) -> Iterator[ir.Value]:
+    yield from graph.inputs
+    yield from graph.initializers.values()
+    for node in graph.all_nodes():
+        yield from node.outputs
+
+
+def _move_weights(graph: ir.Graph, path: Path) -> None:
+    """Write all tensors but the small ones to a safetensors file, and point the graph at their places inside it."""
+    large = {n: v for n, v in sorted(graph.initializers.items()) if v.const_value.nbytes > INLINE_BYTES}
+    try:
+        save_file({name: np.ascontiguousarray(value.const_value.numpy()) for name, value in large.items()}, path)
+    except SafetensorError as error:  # it wraps the system's error: give that back to whoever names the output
+        raise OSError(str(error)) from error
+    offsets = _offsets(path)
+    for name, value in large.items():
+        begin, end = offsets[name]
+        value.const_value = ir.ExternalTensor(
+            path.name, begin, end - begin, value.dtype, shape=value.const_value.shape, name=name, base_dir=path.parent
+        )
+
+
+def _offsets(path: Path) -> dict[str, tuple[int, int]]:
+    """First byte and end of each tensor in a safetensors file, counted from the file's start."""
+    with path.open("rb") as stream:
+        length = int.from_bytes(stream.read(8), "little")
+        header = json.loads(stream.read(length))
+    start = 8 + length
+    return {
+        name: (start + entry["data_offsets"][0], start + entry["data_offsets"][1])
+        for name, entry in header.items()
+        if name != "__metadata__"
+    }

@@ -1,0 +1,158 @@
+"""The model's networks as plain modules: tensors in, tensors out, and the names and shapes that the bundle states."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers.models.attention_processor import AttnProcessor2_0
+from torch import Tensor, nn
+from transformers import CLIPTextModel
+
+from latentrt.engines.manifest import TEXT_ENCODER, UNET, VAE_ENCODER, decoder_component
+from latentrt.engines.tensor import TensorSpec
+
+from .source import SourceModel
+from .vocabulary import MAX_TOKENS
+
+IMAGE_CHANNELS = 3
+
+
+@dataclass(frozen=True)
+class Network:
+    """One component before export: `module(*inputs)` gives one tensor, or a tuple of as many as `outputs`."""
+
+    name: str
+    module: nn.Module
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+
+class TextEncoder(nn.Module):
+    """Token ids to the last hidden state, after the final layer norm, as SD 1.x conditions on it."""
+
+    causal: Tensor
+
+    def __init__(self, text_encoder: CLIPTextModel) -> None:
+        super().__init__()
+        text_encoder.set_attn_implementation("sdpa")  # exports as one Attention node
+        self.text_encoder = text_encoder
+        # a ready mask is taken as it is; the one that transformers makes is expanded to the rows at run time
+        mask = torch.ones(1, 1, MAX_TOKENS, MAX_TOKENS, dtype=torch.bool).tril()
+        self.register_buffer("causal", mask, persistent=False)
+
+    def forward(self, input_ids: Tensor) -> Tensor:
+        """(rows, 77) int64 -> (rows, 77, width)."""
+        hidden: Tensor = self.text_encoder(input_ids, attention_mask=self.causal).last_hidden_state
+        return hidden
+
+
+class UNet(nn.Module):
+    """The noise predictor with a timestep of its own for each row."""
+
+    def __init__(self, unet: UNet2DConditionModel) -> None:
+        super().__init__()
+        self.unet = _with_fused_attention(unet)
+
+    def forward(self, sample: Tensor, timestep: Tensor, encoder_hidden_states: Tensor) -> Tensor:
+        """(rows, 4, h, w), (rows,), (rows, 77, width) -> (rows, 4, h, w)."""
+        predicted: Tensor = self.unet(sample, timestep, encoder_hidden_states, return_dict=False)[0]
+        return predicted
+
+
+class VaeDecoder(nn.Module):
+    """Latents, already divided by the scaling factor, to pictures in about [-1, 1]."""
+
+    def __init__(self, vae: AutoencoderKL) -> None:
+        super().__init__()
+        self.vae = _with_fused_attention(vae)
+
+    def forward(self, latent_sample: Tensor) -> Tensor:
+        """(rows, 4, h, w) -> (rows, 3, 8 h, 8 w)."""
+        sample: Tensor = self.vae.decode(latent_sample, return_dict=False)[0]
+        return sample
+
+
+class VaeEncoder(nn.Module):
+    """Pictures in [-1, 1] to the mean and deviation of their latents, not yet scaled."""
+
+    def __init__(self, vae: AutoencoderKL) -> None:
+        super().__init__()
+        self.vae = _with_fused_attention(vae)
+
+    def forward(self, sample: Tensor) -> tuple[Tensor, Tensor]:
+        """(rows, 3, 8 h, 8 w) -> two of (rows, 4, h, w)."""
+        posterior = self.vae.encode(sample).latent_dist
+        return posterior.mean, posterior.std
+
+
+def networks(model: SourceModel) -> Iterator[Network]:
+    """The components of a bundle, in the order they are exported. The model's modules are set to inference."""
+    width = int(model.text_encoder.config.hidden_size)
+    yield Network(
+        TEXT_ENCODER,
+        _ready(TextEncoder(model.text_encoder)),
+        (_spec("input_ids", "rows", MAX_TOKENS, dtype="int64"),),
+        (_spec("last_hidden_state", "rows", MAX_TOKENS, width),),
+    )
+    size = tuple(_times(unet_multiple(model.unet), name) for name in ("height", "width"))
+    yield Network(
+        UNET,
+        _ready(UNet(model.unet)),
+        (
+            _spec("sample", "rows", int(model.unet.config.in_channels), *size),
+            _spec("timestep", "rows"),
+            _spec("encoder_hidden_states", "rows", MAX_TOKENS, width),
+        ),
+        (_spec("out_sample", "rows", int(model.unet.config.out_channels), *size),),
+    )
+    default = next(iter(model.vaes.values()))
+    latent, picture = _vae_shapes(default)
+    yield Network(
+        VAE_ENCODER,
+        _ready(VaeEncoder(default)),
+        (_spec("sample", *picture),),
+        (_spec("latent_mean", *latent), _spec("latent_std", *latent)),
+    )
+    for name, vae in model.vaes.items():
+        latent, picture = _vae_shapes(vae)
+        inputs, outputs = (_spec("latent_sample", *latent),), (_spec("sample", *picture),)
+        yield Network(decoder_component(name), _ready(VaeDecoder(vae)), inputs, outputs)
+
+
+def unet_multiple(unet: UNet2DConditionModel) -> int:
+    """What the latent's height and width must be multiples of: each level but the last halves them."""
+    return int(2 ** (len(unet.config.block_out_channels) - 1))
+
+
+def vae_scale_factor(vae: AutoencoderKL) -> int:
+    """Pixels per latent, 8 for every SD 1.x."""
+    return int(2 ** (len(vae.config.block_out_channels) - 1))
+
+
+def _vae_shapes(vae: AutoencoderKL) -> tuple[tuple[int | str, ...], tuple[int | str, ...]]:
+    """Shapes of the latent and of the picture."""
+    f = vae_scale_factor(vae)
+    latent = ("rows", int(vae.config.latent_channels), "height", "width")
+    return latent, ("rows", IMAGE_CHANNELS, _times(f, "height"), _times(f, "width"))
+
+
+def _times(factor: int, name: str) -> str:
+    return name if factor == 1 else f"{factor}*{name}"
+
+
+def _spec(name: str, *shape: int | str, dtype: str = "float32") -> TensorSpec:
+    return TensorSpec(name=name, dtype=dtype, shape=shape)
+
+
+def _with_fused_attention(module: nn.Module) -> nn.Module:
+    """diffusers has several attention codes with equal results; this one exports as one Attention node."""
+    module.set_attn_processor(AttnProcessor2_0())  # type: ignore[operator]
+    return module
+
+
+def _ready(module: nn.Module) -> nn.Module:
+    """fp32, on the CPU, dense memory order, and no gradients: what PyTorch's recorded answers are computed with."""
+    return module.to("cpu", torch.float32).to(memory_format=torch.contiguous_format).eval().requires_grad_(False)  # type: ignore[call-overload, no-any-return]

@@ -1,0 +1,1 @@
+"""Engines -> pictures: tokenizer, noise, schedule, samplers, denoising loop, pipeline. Free of torch."""

@@ -1,0 +1,138 @@
+"""The denoising loop: live requests ask, one denoiser answers them together, and each goes on at its own pace."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .denoiser import Conditioning, Denoiser, Question
+from .query import Query, Sampling
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """One finished step of one request: `index` of `total`, its noise level, and the clean latent seen from there.
+
+    `denoised` is (n, 4, h, w) float32, in latent units: what the picture would become if the loop stopped here.
+    """
+
+    index: int
+    total: int
+    sigma: float
+    denoised: NDArray[np.float32]
+
+
+class Job:
+    """A request in the loop: its sampler's coroutine, stopped at a question, or its outcome.
+
+    `on_step` hears of every finished step, in the thread that owns the loop.
+    """
+
+    def __init__(
+        self,
+        sampling: Sampling,
+        conditioning: Conditioning,
+        steps: int,
+        final_scale: np.float32 = np.float32(1),  # noqa: B008 - an immutable number
+        on_step: Callable[[Step], None] | None = None,
+    ) -> None:
+        self.steps = steps
+        self.latents: NDArray[np.float32] | None = None
+        self.error: Exception | None = None
+        self._sampling = sampling
+        self._conditioning = conditioning
+        self._final_scale = final_scale
+        self._on_step = on_step
+        self._query: Query | None = None
+        self._advance(None)
+
+    @property
+    def done(self) -> bool:
+        """Whether the request asks no more: it finished, failed or was cancelled."""
+        return self._query is None
+
+    @property
+    def question(self) -> Question:
+        """The open question; only while not `done`."""
+        assert self._query is not None
+        return Question(self._query, self._conditioning)
+
+    def cancel(self) -> None:
+        """Leave the loop now; `latents` stays None."""
+        self._sampling.close()
+        self._query = None
+
+    def answer(self, denoised: NDArray[np.float32]) -> None:
+        """Give the coroutine its answer and run it to its next question, or to its end."""
+        asked = self._query
+        assert asked is not None
+        self._advance(denoised)
+        finished_step = self._query is None or self._query.step != asked.step
+        if self._on_step is not None and self.error is None and finished_step:
+            self._on_step(Step(asked.step, self.steps, asked.sigma, denoised))
+
+    def fail(self, error: Exception) -> None:
+        """Leave the loop with an error."""
+        self.cancel()
+        self.error = error
+
+    def _advance(self, answer: NDArray[np.float32] | None) -> None:
+        try:
+            self._query = next(self._sampling) if answer is None else self._sampling.send(answer)
+        except StopIteration as finished:
+            self._query = None
+            self.latents = finished.value * self._final_scale
+        except Exception as error:  # one request's failure ends that request alone
+            self._query = None
+            self.error = error
+
+
+class DenoisingLoop:
+    """The requests under way. One thread owns it, together with the engines.
+
+    A call of the UNet holds one latent size, so sizes take turns; within a size every request gets its answer.
+    """
+
+    def __init__(self, denoiser: Denoiser) -> None:
+        self._denoiser = denoiser
+        self._jobs: list[Job] = []
+
+    def __len__(self) -> int:
+        return len(self._jobs)
+
+    def join(self, job: Job) -> None:
+        """Take a request in; it is part of the next step."""
+        self._jobs.append(job)
+
+    def step(self) -> list[Job]:
+        """Answer the open question of every request of one latent size; returns those requests.
+
+        Requests that finish, fail or were cancelled leave the loop.
+        """
+        self._jobs = [job for job in self._jobs if not job.done]
+        if not self._jobs:
+            return []
+        size = _size(self._jobs[0])
+        chosen = [job for job in self._jobs if _size(job) == size]
+        self._answer(chosen)
+        served = set(map(id, chosen))
+        others = [job for job in self._jobs if id(job) not in served]
+        self._jobs = others + [job for job in chosen if not job.done]  # the size just served goes to the end of the queue
+        return chosen
+
+    def _answer(self, jobs: list[Job]) -> None:
+        try:
+            answers: Iterable[NDArray[np.float32]] = self._denoiser.answer([job.question for job in jobs])
+        except Exception as error:
+            for job in jobs:
+                job.fail(error)
+            return
+        for job, answer in zip(jobs, answers, strict=True):
+            job.answer(answer)
+
+
+def _size(job: Job) -> tuple[int, ...]:
+    return job.question.query.x.shape[2:]

@@ -1,0 +1,28 @@
+"""latentrt: Stable Diffusion 1.5 from checkpoint to verified engines to pictures, without PyTorch at run time."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .engines.errors import LatentrtError
+    from .runtime.pipeline import Pipeline, Result
+    from .runtime.request import Request
+
+__version__ = "0.1.0"
+__all__ = ["LatentrtError", "Pipeline", "Request", "Result", "__version__"]
+
+_HOMES = {
+    "LatentrtError": ".engines.errors",
+    "Pipeline": ".runtime.pipeline",
+    "Request": ".runtime.request",
+    "Result": ".runtime.pipeline",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import the public names when they are asked for: `latentrt export` needs no runtime, and the reverse."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name], __name__), name)

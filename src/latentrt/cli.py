@@ -1,0 +1,149 @@
+"""The `latentrt` command. Each subcommand parses its words, calls one function, and prints what it gave.
+
+What a command needs is imported when it runs: `generate` must work where PyTorch is not installed.
+"""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from pathlib import Path
+from typing import Annotated
+
+import click
+import typer
+from rich.console import Console
+
+from . import __version__
+from .engines.backend import DEFAULT as DEFAULT_ENGINE
+from .engines.errors import InputError, LatentrtError
+
+INTERRUPTED = 2  # as for any run that a user's action kept from finishing
+
+app = typer.Typer(
+    name="latentrt",
+    help="Stable Diffusion 1.5 as verified engines: export once, build anywhere, run without PyTorch.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+console = Console(stderr=True, highlight=False, soft_wrap=True)
+
+BundleArgument = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A bundle's folder.", show_default=False)]
+EngineOption = Annotated[str, typer.Option("--engine", help="The engine library to use.")]
+
+
+def main() -> None:
+    """Run the command line: one line for each error, and its exit code; never a traceback for bad input."""
+    warnings.showwarning = _show_warning  # type: ignore[assignment] # the other arguments are not used
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command; returns the exit code: 0, 1 for a failed check, 2 for any other error."""
+    try:
+        code = app(arguments, standalone_mode=False)
+    except click.ClickException as error:
+        return _fail(error.format_message().replace("\n", " "), error.exit_code)
+    except LatentrtError as error:
+        return _fail(str(error), error.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        return _fail("interrupted; nothing half written was left", INTERRUPTED)
+    except MemoryError:
+        return _fail("out of memory: ask for a smaller size or fewer pictures", LatentrtError.exit_code)
+    return code if isinstance(code, int) else 0
+
+
+@app.callback(invoke_without_command=True)
+def _root(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if version:
+        typer.echo(f"latentrt {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def export(
+    source: Annotated[Path, typer.Argument(metavar="SOURCE", help="A single-file checkpoint or a diffusers folder.")],
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="BUNDLE", help="The bundle's folder to write.")],
+    vae: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=PATH", help="A refined decoder to add; may be repeated.")
+    ] = None,
+    weights: Annotated[str, typer.Option(help="ema (averaged, where the checkpoint has them) or raw.")] = "ema",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the bundle that is there.")] = False,
+) -> None:
+    """Turn a checkpoint into a bundle: ONNX graphs, weights, tokenizer and PyTorch's recorded answers."""
+    from .commands.export import export_command
+
+    export_command(console, source, output, vae or [], weights, overwrite)
+
+
+@app.command()
+def build(bundle: BundleArgument, engine: EngineOption = DEFAULT_ENGINE) -> None:
+    """Compile a bundle's components for this machine, and check each against PyTorch's recorded answers."""
+    from .commands.build import build_command
+
+    build_command(console, bundle, engine)
+
+
+@app.command()
+def generate(
+    bundle: BundleArgument,
+    prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="What to draw; may be empty.", show_default=False)],
+    negative_prompt: Annotated[str, typer.Option(help="What not to draw.")] = "",
+    steps: Annotated[int, typer.Option(help="Denoising steps.")] = 20,
+    guidance_scale: Annotated[float, typer.Option(help="Strength of the prompt; 1 or less turns guidance off.")] = 7.5,
+    seed: Annotated[int, typer.Option(help="Seed of PyTorch's CPU noise stream.")] = 0,
+    width: Annotated[int | None, typer.Option(help="Pixels; the model's own size if not given.")] = None,
+    height: Annotated[int | None, typer.Option(help="Pixels; the model's own size if not given.")] = None,
+    images: Annotated[int, typer.Option("-n", "--num-images", help="Pictures to draw from one noise stream.")] = 1,
+    sampler: Annotated[str, typer.Option(help="euler, euler_ancestral, ddim, pndm or dpmpp_2m.")] = "euler",
+    karras: Annotated[bool, typer.Option("--karras", help="Karras noise levels (euler and dpmpp_2m).")] = False,
+    decoder: Annotated[str | None, typer.Option(help="A decoder of the bundle.")] = None,
+    engine: EngineOption = DEFAULT_ENGINE,
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="PNG", help="Where the picture goes.")] = Path(
+        "out.png"
+    ),
+) -> None:
+    """Draw a prompt. With -n above 1 the files are numbered: out-1.png, out-2.png, ..."""
+    from .commands.generate import generate_command
+    from .runtime.request import Request
+
+    request = Request(
+        prompt=prompt,
+        negative_prompt=negative_prompt,
+        num_inference_steps=steps,
+        guidance_scale=guidance_scale,
+        seed=seed,
+        width=width,
+        height=height,
+        num_images_per_prompt=images,
+        sampler=sampler,
+        karras=karras,
+        decoder=decoder,
+    )
+    generate_command(console, bundle, request, engine, output)
+
+
+@app.command()
+def inspect(
+    path: Annotated[Path, typer.Argument(metavar="BUNDLE|PNG", help="A bundle's folder, or a picture.")],
+) -> None:
+    """Explain a bundle (checking every file), its engines, or how a picture was made."""
+    from .commands.inspect import inspect_bundle, inspect_picture
+
+    if not path.exists():
+        raise InputError(f"{path} does not exist: name a bundle's folder or a PNG picture")
+    if path.is_dir():
+        inspect_bundle(path)
+    else:
+        inspect_picture(path)
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *_: object) -> None:
+    if category.__module__.startswith("latentrt"):
+        console.print(f"warning: {message}", markup=False)
+
+
+def _fail(message: str, code: int) -> int:
+    console.print(f"error: {message}", markup=False)
+    return code

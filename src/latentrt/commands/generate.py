@@ -1,0 +1,47 @@
+"""`latentrt generate`: draw, with a bar, and write PNG files whole or not at all."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from latentrt.engines.atomic import new_file
+from latentrt.engines.bundle import Bundle
+from latentrt.engines.errors import InputError
+from latentrt.runtime.picture import png_bytes
+from latentrt.runtime.pipeline import Pipeline, Result, Stream
+from latentrt.runtime.request import Request, check_request
+
+
+def generate_command(console: Console, path: Path, request: Request, engine: str, output: Path) -> None:
+    """Draw `request` and write its pictures; prints each file's name on standard output."""
+    if output.suffix.lower() != ".png":
+        raise InputError(f"cannot write {output}: pictures are PNG files; give a name that ends in .png")
+    check_request(request, Bundle.open(path).manifest)  # before engines are opened, which may take seconds
+    names = _file_names(output, request.num_images_per_prompt)
+    with ExitStack() as stack:
+        places = [stack.enter_context(new_file(name)) for name in names]
+        for place in places:
+            place.touch()  # what cannot be written is known before any work is done
+        pipeline = stack.enter_context(Pipeline.open(path, engine=engine))
+        result = _draw(console, Stream(pipeline, request), request.num_inference_steps)
+        for place, image in zip(places, result.images, strict=True):
+            place.write_bytes(png_bytes(image))
+    for name in names:
+        print(name)  # noqa: T201 - the command's result
+
+
+def _file_names(output: Path, count: int) -> list[Path]:
+    return [output] if count == 1 else [output.with_stem(f"{output.stem}-{i + 1}") for i in range(count)]
+
+
+def _draw(console: Console, stream: Stream, steps: int) -> Result:
+    columns = (TextColumn("denoising"), BarColumn(), MofNCompleteColumn(), TextColumn("steps"), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("", total=steps)
+        for step in stream:
+            progress.update(task, completed=step.index + 1)
+    return stream.result()

@@ -1,0 +1,148 @@
+"""Schedules against the arrays that diffusers' own scheduler classes make from SD 1.5's config."""
+
+from __future__ import annotations
+
+import diffusers
+import numpy as np
+import pytest
+
+from latentrt.engines.errors import InputError
+from latentrt.runtime.samplers import SAMPLERS, prepare
+from latentrt.runtime.schedule import (
+    NoiseTable,
+    ddpm_schedule,
+    dpm_solver_schedule,
+    k_diffusion_schedule,
+    karras_ramp,
+    spaced_timesteps,
+)
+
+# diffusers 0.42 itself hands tensors to np.array in a way numpy 2 deprecates.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
+TABLE = NoiseTable()
+STEPS = [1, 2, 3, 4, 7, 10, 20, 25, 30, 50, 61, 100, 333, 999]
+# diffusers computes in float32 all through: a few roundings of 6e-8 each (measured: 2.7e-7).
+SIGMA_RTOL = 1e-6
+CLASSES = {
+    "euler": diffusers.EulerDiscreteScheduler,
+    "euler_ancestral": diffusers.EulerAncestralDiscreteScheduler,
+    "ddim": diffusers.DDIMScheduler,
+    "pndm": diffusers.PNDMScheduler,
+    "dpmpp_2m": diffusers.DPMSolverMultistepScheduler,
+}
+
+
+def reference(name, config, steps, **options):
+    scheduler = CLASSES[name].from_config(config, **options)
+    scheduler.set_timesteps(steps)
+    return scheduler
+
+
+def test_the_table_is_diffusers_table(sd15_scheduler_config):
+    alpha_bar = diffusers.DDIMScheduler.from_config(sd15_scheduler_config).alphas_cumprod.double().numpy()
+    np.testing.assert_allclose(TABLE.sigmas, np.sqrt((1 - alpha_bar) / alpha_bar), rtol=SIGMA_RTOL)
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_default_spacing_is_the_class_own(name, sd15_scheduler_config):
+    """Also when the class is built from the config of the pipeline's own scheduler, which says "leading"."""
+    pipeline_config = diffusers.PNDMScheduler.from_config(sd15_scheduler_config).config
+    for config in (sd15_scheduler_config, pipeline_config):
+        assert CLASSES[name].from_config(config).config.timestep_spacing == SAMPLERS[name].spacing
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_karras_is_taken_where_diffusers_takes_it(name, sd15_scheduler_config):
+    assert (SAMPLERS[name].karras is not None) == (
+        "use_karras_sigmas" in CLASSES[name].from_config(sd15_scheduler_config).config
+    )
+
+
+@pytest.mark.parametrize("steps", [*STEPS, 1000])
+@pytest.mark.parametrize("name", ["euler", "euler_ancestral", "dpmpp_2m"])
+def test_sigmas_timesteps_and_start_scale(name, steps, sd15_scheduler_config):
+    schedule, theirs = prepare(name, TABLE, steps), reference(name, sd15_scheduler_config, steps)
+    assert list(schedule.timesteps) == theirs.timesteps.tolist()
+    np.testing.assert_allclose(schedule.sigmas, theirs.sigmas, rtol=SIGMA_RTOL)
+    # DPM-Solver starts from unit noise in variance-preserving space; the factor takes it to ours.
+    to_ve = np.hypot(1, schedule.sigmas[0]) if name == "dpmpp_2m" else 1.0
+    assert schedule.init_scale == pytest.approx(float(theirs.init_noise_sigma) * to_ve, rel=SIGMA_RTOL)
+    assert schedule.final_scale == 1.0
+
+
+@pytest.mark.parametrize("steps", [*STEPS, 1000])
+@pytest.mark.parametrize("name", ["euler", "dpmpp_2m"])
+def test_karras(name, steps, sd15_scheduler_config):
+    schedule = prepare(name, TABLE, steps, karras=True)
+    theirs = reference(name, sd15_scheduler_config, steps, use_karras_sigmas=True)
+    np.testing.assert_allclose(schedule.sigmas, theirs.sigmas, rtol=SIGMA_RTOL)
+    if name == "dpmpp_2m":  # rounded: the same integers
+        assert list(schedule.timesteps) == theirs.timesteps.tolist()
+    else:  # log sigma, in float32 good to 3e-7 (1.2e-7 its last bit), climbs by 0.0033 a timestep at the least
+        np.testing.assert_allclose(schedule.timesteps, theirs.timesteps, rtol=0, atol=3e-4)
+
+
+@pytest.mark.parametrize("steps", [*STEPS, 501, 998])
+@pytest.mark.parametrize("name", ["ddim", "pndm"])
+def test_ddpm_family(name, steps, sd15_scheduler_config):
+    schedule, theirs = prepare(name, TABLE, steps), reference(name, sd15_scheduler_config, steps)
+    timesteps = theirs.timesteps.tolist()
+    if name == "pndm" and steps > 1:  # it asks twice at the second
+        timesteps.pop(1)
+    assert list(schedule.timesteps) == timesteps
+    alpha_bar = np.append(theirs.alphas_cumprod.double()[timesteps], theirs.final_alpha_cumprod.double())
+    np.testing.assert_allclose(schedule.sigmas, np.sqrt((1 - alpha_bar) / alpha_bar), rtol=SIGMA_RTOL)
+    assert schedule.init_scale == pytest.approx(1 / np.sqrt(alpha_bar[0]), rel=1e-5)
+    assert schedule.final_scale == pytest.approx(np.sqrt(alpha_bar[-1]), rel=1e-6)
+
+
+@pytest.mark.parametrize("spacing", ["leading", "linspace", "trailing"])
+@pytest.mark.parametrize("steps", STEPS)
+@pytest.mark.parametrize(
+    ("name", "build"),
+    [("euler", k_diffusion_schedule), ("ddim", ddpm_schedule), ("dpmpp_2m", dpm_solver_schedule)],
+)
+def test_every_spacing_of_every_family(name, build, steps, spacing, sd15_scheduler_config):
+    theirs = reference(name, sd15_scheduler_config, steps, timestep_spacing=spacing)
+    schedule = build(TABLE, steps, spacing)
+    # With trailing spacing diffusers may add a timestep of -1 (61 steps): ours has as many as were asked for.
+    assert list(schedule.timesteps) == theirs.timesteps.tolist()[:steps]
+    if name == "euler":
+        assert schedule.init_scale == pytest.approx(float(theirs.init_noise_sigma), rel=SIGMA_RTOL)
+
+
+def test_leading_spacing_past_the_table_is_refused():
+    with pytest.raises(InputError, match=r"steps 1000: .* timestep 1000, .* 999: use at most 999 steps"):
+        prepare("ddim", TABLE, 1000)
+
+
+@pytest.mark.parametrize(
+    ("name", "karras"), [*((name, False) for name in SAMPLERS), ("euler", True), ("dpmpp_2m", True)]
+)
+def test_every_schedule_is_sound(name, karras):
+    """For every number of steps: one sigma more than timesteps, descending, whole path inside the table."""
+    for steps in range(1, 1000):
+        schedule = prepare(name, TABLE, steps, karras=karras)
+        assert schedule.steps == steps == len(schedule.sigmas) - 1
+        assert np.all(np.diff(schedule.sigmas[:-1]) < 0)
+        assert schedule.sigmas[-1] < schedule.sigmas[-2]
+        assert 0 <= schedule.timesteps[-1] <= schedule.timesteps[0] <= 999
+        assert [float(np.float32(t)) for t in schedule.timesteps] == list(schedule.timesteps)
+        assert {type(value) for value in (*schedule.sigmas, *schedule.timesteps)} == {float}
+
+
+def test_timestep_at_inverts_sigma_at_on_the_table():
+    timesteps = np.arange(1000.0)
+    np.testing.assert_allclose(TABLE.timestep_at(TABLE.sigma_at(timesteps)), timesteps, atol=1e-9)
+
+
+def test_karras_ramp_keeps_both_ends():
+    sigmas = karras_ramp(14.6, 0.03, 10)
+    np.testing.assert_allclose(sigmas[[0, -1]], [14.6, 0.03])
+    np.testing.assert_allclose(np.diff(sigmas ** (1 / 7), n=2), 0, atol=1e-12)
+
+
+@pytest.mark.parametrize("spacing", ["leading", "linspace", "trailing"])
+def test_spaced_timesteps_count(spacing):
+    assert all(len(spaced_timesteps(spacing, count, TABLE)) == count for count in range(1, 1001))
