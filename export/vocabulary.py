@@ -1,7 +1,7 @@
 """The CLIP byte-pair vocabulary that every Stable Diffusion 1.x uses, as a transformers tokenizer.
 
-The merges are OpenAI's `bpe_simple_vocab_16e6.txt.gz` (MIT, see `clip_bpe/LICENSE`). A single-file checkpoint carries no
-tokenizer, so this is the one it gets.
+The merges are OpenAI's `bpe_simple_vocab_16e6.txt.gz` (MIT, see `clip_bpe/LICENSE`). A single-file checkpoint carries
+no tokenizer, so this is the one it gets.
 """
 
 from __future__ import annotations

@@ -47,6 +47,7 @@ class Job:
         self._final_scale = final_scale
         self._on_step = on_step
         self._query: Query | None = None
+        self._step_sigma = 0.0
         self._advance(None)
 
     @property
@@ -67,12 +68,11 @@ class Job:
 
     def answer(self, denoised: NDArray[np.float32]) -> None:
         """Give the coroutine its answer and run it to its next question, or to its end."""
-        asked = self._query
-        assert asked is not None
+        index, sigma = self.question.query.step, self._step_sigma
         self._advance(denoised)
-        finished_step = self._query is None or self._query.step != asked.step
+        finished_step = self._query is None or self._query.step != index
         if self._on_step is not None and self.error is None and finished_step:
-            self._on_step(Step(asked.step, self.steps, asked.sigma, denoised))
+            self._on_step(Step(index, self.steps, sigma, denoised))
 
     def fail(self, error: Exception) -> None:
         """Leave the loop with an error."""
@@ -81,7 +81,10 @@ class Job:
 
     def _advance(self, answer: NDArray[np.float32] | None) -> None:
         try:
-            self._query = next(self._sampling) if answer is None else self._sampling.send(answer)
+            query = next(self._sampling) if answer is None else self._sampling.send(answer)
+            if self._query is None or query.step != self._query.step:
+                self._step_sigma = query.sigma  # a step may ask again, from elsewhere
+            self._query = query
         except StopIteration as finished:
             self._query = None
             self.latents = finished.value * self._final_scale
@@ -120,7 +123,9 @@ class DenoisingLoop:
         self._answer(chosen)
         served = set(map(id, chosen))
         others = [job for job in self._jobs if id(job) not in served]
-        self._jobs = others + [job for job in chosen if not job.done]  # the size just served goes to the end of the queue
+        self._jobs = others + [
+            job for job in chosen if not job.done
+        ]  # the size just served goes to the end of the queue
         return chosen
 
     def _answer(self, jobs: list[Job]) -> None:
