@@ -11,13 +11,22 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
+import torch
 from tokenizers import Tokenizer
 
 from latentrt.engines.atomic import new_folder
 from latentrt.engines.bundle import sha256
 from latentrt.engines.errors import OutputError
-from latentrt.engines.manifest import FILE_NAME, FORMAT, Component, FileRecord, Licence, Manifest
-from latentrt.engines.manifest import ModelFacts, SchedulerFacts
+from latentrt.engines.manifest import (
+    FILE_NAME,
+    FORMAT,
+    Component,
+    FileRecord,
+    Licence,
+    Manifest,
+    ModelFacts,
+    SchedulerFacts,
+)
 
 from .compare import check_graph, round_up
 from .golden import case_inputs, record, save_cases, size_multiple
@@ -29,19 +38,8 @@ from .wrappers import Network, networks, vae_scale_factor
 
 TOKENIZER = "tokenizer/tokenizer.json"
 TRAJECTORY = "golden/trajectory.safetensors"
+MODEL_CARD = "MODEL_CARD.md"
 TOOLS = ("diffusers", "latentrt", "onnx", "onnxscript", "torch", "transformers")  # their versions go into the bundle
-
-# what a licence file is called beside a checkpoint, without its suffix -> what it is called in a bundle
-LICENCE_NAMES = {
-    "LICENSE": "LICENSE-MODEL",
-    "LICENCE": "LICENSE-MODEL",
-    "LICENSE-MODEL": "LICENSE-MODEL",
-    "LICENCE-MODEL": "LICENSE-MODEL",
-    "USE_RESTRICTIONS": "USE_RESTRICTIONS",
-    "NOTICE": "NOTICE",
-    "MODEL_CARD": "MODEL_CARD.md",
-    "README": "MODEL_CARD.md",
-}
 
 
 @dataclass(frozen=True)
@@ -65,9 +63,7 @@ def no_report(progress: Progress) -> None:
     """Report nothing."""
 
 
-def write_bundle(
-    model: SourceModel, output: Path, *, report: Report = no_report, overwrite: bool = False
-) -> Manifest:
+def write_bundle(model: SourceModel, output: Path, *, report: Report = no_report, overwrite: bool = False) -> Manifest:
     """Write the model as a bundle at `output`.
 
     The folder gets its name only when it is complete. The modules of `model` are set to fp32 inference.
@@ -149,10 +145,10 @@ def _copy_licence(model: SourceModel, folder: Path) -> tuple[str, ...]:
     """Copy the licence's files to the root of the bundle and return their names there."""
     names = []
     for source in model.licence_files:
-        name = LICENCE_NAMES.get(source.name.split(".")[0].upper(), source.name)
-        if name not in names:  # a README beside a MODEL_CARD says nothing more of the licence
-            shutil.copyfile(source, folder / name)
-            names.append(name)
+        stem = source.name.split(".")[0]  # LICENSE-MODEL.txt -> LICENSE-MODEL
+        name = MODEL_CARD if stem == Path(MODEL_CARD).stem else stem
+        shutil.copyfile(source, folder / name)
+        names.append(name)
     return tuple(sorted(names))
 
 
@@ -184,9 +180,14 @@ def _manifest(
         tokenizer=TOKENIZER,
         trajectory=TRAJECTORY,
         licence=Licence(name=model.licence_name, files=licence_files, missing=model.licence_missing),
-        provenance=model.provenance | {tool: version(tool) for tool in TOOLS},
+        provenance=model.provenance | _tools(),
         files=_file_records(folder),
     )
+
+
+def _tools() -> dict[str, str]:
+    """Versions, and the thread count: PyTorch's sums, hence the last bits of its answers, depend on it."""
+    return {tool: version(tool) for tool in TOOLS} | {"torch.threads": str(torch.get_num_threads())}
 
 
 def _file_records(folder: Path) -> dict[str, FileRecord]:

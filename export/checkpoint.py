@@ -38,7 +38,7 @@ _IGNORED = {  # what training left in the file: kind -> keys
     "loss": re.compile(r"(first_stage_model\.)?loss\..+"),
     "position_ids": re.compile(r".+\.position_ids"),
 }
-_GLOBAL = re.compile(r"Unsupported (?:global|class|operand).*?(?:GLOBAL )?([\w.]+) ", re.DOTALL)
+_GLOBAL = re.compile(r"unsupported global:? (?:GLOBAL )?([\w.]+)", re.IGNORECASE)  # in torch's messages
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         with safe_open(path, framework="pt") as file:
             return {key: file.get_tensor(key) for key in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
     except (SafetensorError, ValueError, RuntimeError) as error:
-        raise CheckpointError(f"{path} is not a valid safetensors file: {_one_line(error)}") from error
+        raise CheckpointError(f"{path} is not a valid safetensors file: {one_line(error)}") from error
 
 
 def _read_pickle(path: Path) -> Mapping[Any, Any]:
@@ -141,7 +141,7 @@ def _read_pickle(path: Path) -> Mapping[Any, Any]:
         raise CheckpointError(f"{path} is refused: {_why_refused(error)}; ask for a .safetensors file") from error
     except Exception as error:  # a damaged pickle may raise anything
         size = path.stat().st_size
-        raise CheckpointError(f"{path} is damaged or no checkpoint ({size} bytes): {_one_line(error)}") from error
+        raise CheckpointError(f"{path} is damaged or no checkpoint ({size} bytes): {one_line(error)}") from error
     if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
         outside = {("outside state_dict", key): value for key, value in content.items() if key != "state_dict"}
         return {**content["state_dict"], **outside}
@@ -151,15 +151,15 @@ def _read_pickle(path: Path) -> Mapping[Any, Any]:
 
 
 def _why_refused(error: Exception) -> str:
-    text = str(error)
-    if found := _GLOBAL.search(text):
-        return f"a pickle that asks for {found[1]!r}, and only plain tensors are read"
-    return f"not a pickle of plain tensors ({_one_line(error)})"
+    """PyTorch's own message is not shown: it explains how to load the file unsafely."""
+    if found := _GLOBAL.search(str(error)):
+        return f"it is a pickle that asks for {found[1]!r}, and only plain tensors are read"
+    return "it is not a pickle of plain tensors"
 
 
-def _one_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return (lines[0] if lines else type(error).__name__)[:200]
+def one_line(error: Exception) -> str:
+    """What a library says, on one line and no longer than a message may be."""
+    return " ".join(str(error).split())[:300] or type(error).__name__
 
 
 def _is_plain(value: object) -> bool:

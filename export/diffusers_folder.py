@@ -17,8 +17,8 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from latentrt.engines.errors import CheckpointError
 
 from .architecture import refuse_other_families
-from .checkpoint import read_checkpoint
-from .conversion import freeze
+from .checkpoint import one_line, read_checkpoint
+from .conversion import LISTED, freeze
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -70,7 +70,7 @@ def load_part(folder: Path, cls: type[Module]) -> Part[Module]:
     try:
         loaded = cls.from_pretrained(folder, local_files_only=True, output_loading_info=True, **options)  # type: ignore[attr-defined]
     except _FAILURES as error:
-        raise CheckpointError(f"{folder} cannot be loaded: {str(error).strip().splitlines()[0]}") from error
+        raise CheckpointError(f"{folder} cannot be loaded: {one_line(error)}") from error
     module, report = loaded
     _refuse_differences(folder, report)
     hashes = {f"{folder.name}/{c.name}": c.sha256 for c in checkpoints}
@@ -101,7 +101,7 @@ def load_tokenizer(folder: Path) -> CLIPTokenizer:
     try:
         return CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
     except _FAILURES as error:
-        raise CheckpointError(f"{folder / 'tokenizer'} cannot be read: {str(error).strip().splitlines()[0]}") from error
+        raise CheckpointError(f"{folder / 'tokenizer'} cannot be read: {one_line(error)}") from error
 
 
 def load_schedule(folder: Path) -> Schedule:
@@ -156,6 +156,6 @@ def _refuse_differences(folder: Path, report: Mapping[str, Any]) -> None:
     for kind in ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs"):
         found = [str(item) for item in report.get(kind, ()) if not str(item).endswith("position_ids")]
         if found:
-            more = f", … and {len(found) - 10} more" if len(found) > 10 else ""
+            more = f", … and {len(found) - LISTED} more" if len(found) > LISTED else ""
             what = kind.replace("_", " ")
-            raise CheckpointError(f"{folder}: {len(found)} {what}: {', '.join(sorted(found)[:10])}{more}")
+            raise CheckpointError(f"{folder}: {len(found)} {what}: {', '.join(sorted(found)[:LISTED])}{more}")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
 
 from latentrt.engines.manifest import Manifest
 
 from .bundle_writer import Report, fill_bundle, new_bundle, no_report
+from .checkpoint import Weights
 from .source import load_source
 
 
@@ -17,7 +17,7 @@ def export_bundle(
     output: Path,
     *,
     vaes: Mapping[str, Path],
-    weights: Literal["ema", "raw"] = "ema",
+    weights: Weights = "ema",
     report: Report = no_report,
     overwrite: bool = False,
 ) -> Manifest:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -40,8 +41,9 @@ def export_network(network: Network, folder: Path) -> tuple[Path, Path]:
         onnx.checker.ValidationError: the graph is not valid ONNX (a defect of an exporter, not of the input).
         OSError: the files cannot be written.
     """
-    model = _traced(network)
-    _name_dimensions(model.graph, network)
+    program = _traced(network)
+    _name_dimensions(program, network)
+    model = program.model
     _strip(model)
     graph, weights = folder / f"{network.name}.onnx", folder / f"{network.name}.safetensors"
     _move_weights(model.graph, weights)
@@ -50,7 +52,7 @@ def export_network(network: Network, folder: Path) -> tuple[Path, Path]:
     return graph, weights
 
 
-def _traced(network: Network) -> ir.Model:
+def _traced(network: Network) -> torch.onnx.ONNXProgram:
     dims = {name: Dim(name, max=_MAX_ROWS) if name == "rows" else Dim(name) for name in _EXAMPLE}
     with torch.no_grad(), _quiet():
         program = torch.onnx.export(
@@ -64,7 +66,7 @@ def _traced(network: Network) -> ir.Model:
             verbose=False,
         )
     assert program is not None
-    return program.model
+    return program
 
 
 def _example(spec: TensorSpec) -> Tensor:
@@ -97,17 +99,27 @@ def _quiet() -> Iterator[None]:
         log.setLevel(level)
 
 
-def _name_dimensions(graph: ir.Graph, network: Network) -> None:
-    """Give the free dimensions of the outputs the names that the specs state; torch makes up some (`s89`)."""
-    known: dict[str, str] = {}
-    for value, spec in zip((*graph.inputs, *graph.outputs), (*network.inputs, *network.outputs), strict=True):
-        for found, wanted in zip(value.shape, spec.shape, strict=True):
-            if isinstance(wanted, str):
-                known[str(found.value)] = wanted
-    for value in _values(graph):
+def _name_dimensions(program: torch.onnx.ONNXProgram, network: Network) -> None:
+    """Give every free dimension the name that the specs state; torch calls them `s89`, alone and in products."""
+    assert program.exported_program is not None
+    names: dict[str, str] = {}
+    placeholders = {node.name: node for node in program.exported_program.graph.find_nodes(op="placeholder")}
+    for name, spec in zip(program.exported_program.graph_signature.user_inputs, network.inputs, strict=True):
+        for length, dimension in zip(placeholders[str(name)].meta["val"].shape, spec.shape, strict=True):
+            if isinstance(dimension, str):
+                (symbol,) = length.node.expr.free_symbols  # 8*s89 for "8*height"
+                names[str(symbol)] = split_dimension(dimension)[1]
+    for value in _values(program.model.graph):
         if value.shape is not None:
-            names = [known.get(str(d.value), d.value) if isinstance(d, ir.SymbolicDim) else d for d in value.shape]
-            value.shape = ir.Shape(names)
+            value.shape = ir.Shape([_named(dimension, names) for dimension in value.shape])
+    for value, spec in zip(program.model.graph.outputs, network.outputs, strict=True):
+        value.shape = ir.Shape(spec.shape)
+
+
+def _named(dimension: int | ir.SymbolicDim, names: dict[str, str]) -> int | str | None:
+    if isinstance(dimension, int) or dimension.value is None:
+        return dimension if isinstance(dimension, int) else None
+    return re.sub(r"\bs\d+\b", lambda match: names[match[0]], str(dimension.value))
 
 
 def _strip(model: ir.Model) -> None:
@@ -136,7 +148,8 @@ def _move_weights(graph: ir.Graph, path: Path) -> None:
     try:
         save_file({name: np.ascontiguousarray(value.const_value.numpy()) for name, value in large.items()}, path)
     except SafetensorError as error:  # it wraps the system's error: give that back to whoever names the output
-        raise OSError(str(error)) from error
+        code = re.search(r"os error (\d+)", str(error))
+        raise OSError(int(code[1]) if code else 0, str(error)) from error
     offsets = _offsets(path)
     for name, value in large.items():
         begin, end = offsets[name]

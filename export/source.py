@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPTextModel, CLIPTokenizer
@@ -45,7 +46,7 @@ class SourceModel:
     unet: UNet2DConditionModel
     vaes: dict[str, AutoencoderKL]  # the first is the checkpoint's own, "kl-f8"
     tokenizer: CLIPTokenizer
-    prediction_type: str  # "epsilon" or "v_prediction"
+    prediction_type: Literal["epsilon", "v_prediction"]
     scaling_factor: float  # latents = encoder output * this
     beta_start: float
     beta_end: float

@@ -25,7 +25,7 @@ def record_trajectory(model: SourceModel, path: Path) -> None:
     """Write the trajectory as a safetensors file.
 
     Tensors, all float32: `noise` (1, 4, h, w), as drawn, before the schedule scales it; `latents` (steps, 1, 4, h, w),
-    after each step; `image` (1, 3, H, W) from the default decoder, not clamped. The metadata key `trajectory` holds JSON
+    after each step; `image` (1, 3, H, W) from the default decoder, not clamped. The metadata key `trajectory` is JSON
     with `sampler`, `steps`, `guidance_scale`, `prompt`, `negative_prompt`, `seed`.
     """
     scheduler = euler(model)
@@ -53,7 +53,7 @@ def record_trajectory(model: SourceModel, path: Path) -> None:
 
 
 def euler(model: SourceModel) -> EulerDiscreteScheduler:
-    """diffusers' Euler sampler with the model's noise schedule, all else at the class's own defaults."""
+    """Diffusers' Euler sampler with the model's noise schedule, all else at the class's own defaults."""
     return EulerDiscreteScheduler(
         num_train_timesteps=model.num_train_timesteps,
         beta_start=model.beta_start,

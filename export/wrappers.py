@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
@@ -147,9 +148,9 @@ def _spec(name: str, *shape: int | str, dtype: str = "float32") -> TensorSpec:
     return TensorSpec(name=name, dtype=dtype, shape=shape)
 
 
-def _with_fused_attention(module: nn.Module) -> nn.Module:
-    """diffusers has several attention codes with equal results; this one exports as one Attention node."""
-    module.set_attn_processor(AttnProcessor2_0())  # type: ignore[operator]
+def _with_fused_attention(module: Any) -> Any:
+    """Diffusers has several attention codes with equal results; this one exports as one Attention node."""
+    module.set_attn_processor(AttnProcessor2_0())
     return module
 
 

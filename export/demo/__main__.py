@@ -1,30 +1,42 @@
-"""Train the demo model: `python -m latentrt.export.demo --state DIR --output DIR`. Resumes where it was stopped."""
+"""Train the demo model and pack it: `python -m latentrt.export.demo`. Resumes where it was stopped."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
+import transformers
+
 from ..vocabulary import clip_tokenizer
-from .autoencoder import refine_decoder, train_autoencoder
+from .autoencoder import autoencoders
 from .config import Recipe
 from .diffusion import train_diffusion
+from .pack import pack_demo
 from .text import train_text_encoder
+
+CHECKPOINT = Path(__file__).parent / "checkpoint"
 
 
 def main() -> None:
+    """Train every stage that is not yet trained, then write the checkpoint."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--state", type=Path, default=Path("build/demo-training"), help="where interrupted runs are kept")
+    parser.add_argument(
+        "--state", type=Path, default=Path("build/demo-training"), help="where interrupted runs are kept"
+    )
+    parser.add_argument("--output", type=Path, default=CHECKPOINT, help="where the checkpoint goes")
     arguments = parser.parse_args()
-    folder = arguments.state
-    folder.mkdir(parents=True, exist_ok=True)
-    recipe = Recipe()
+    transformers.logging.set_verbosity_error()
+    train_and_pack(Recipe(), arguments.state, arguments.output)
+
+
+def train_and_pack(recipe: Recipe, state: Path, output: Path) -> None:
+    """The whole recipe: autoencoders, text encoder, diffusion model, checkpoint."""
+    state.mkdir(parents=True, exist_ok=True)
     tokenizer = clip_tokenizer()
-    vae = train_autoencoder(recipe.autoencoder, folder)
-    encoder = train_text_encoder(recipe.text, tokenizer, folder)
-    train_diffusion(recipe, vae, encoder, tokenizer, folder)
-    for name in ("ft-ema", "ft-mse"):
-        refine_decoder(vae, name, getattr(recipe, name.replace("-", "_")), folder)
+    vaes = autoencoders(recipe, state)
+    encoder = train_text_encoder(recipe.text, tokenizer, state)
+    unet, unet_ema = train_diffusion(recipe, vaes["kl-f8"], encoder, tokenizer, state)
+    pack_demo(unet, unet_ema, vaes, encoder, output)
 
 
 if __name__ == "__main__":

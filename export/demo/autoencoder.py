@@ -63,7 +63,8 @@ def scale_latents(vae: AutoencoderKL) -> AutoencoderKL:
     measured = torch.cat([vae.encode(images(10**6 + i, 8, SIZE)).latent_dist.mean.flatten() for i in range(16)])
     factor = 1 / (VAE["scaling_factor"] * measured.std().item())
     channels = VAE["latent_channels"]
-    assert vae.quant_conv is not None and vae.post_quant_conv is not None
+    assert vae.quant_conv is not None
+    assert vae.post_quant_conv is not None
     vae.quant_conv.weight[:channels] *= factor
     vae.quant_conv.bias[:channels] *= factor
     vae.quant_conv.bias[channels:] += 2 * np.log(factor)
@@ -89,8 +90,7 @@ def refine_decoder(vae: AutoencoderKL, name: str, stage: Stage, folder: Path) ->
         return error.square().mean() + 0.1 * error.abs().mean() if name == "ft-mse" else error.abs().mean()
 
     ema = train(name, refined, stage, loss, folder, parameters=refined.decoder.parameters())
-    averaged: AutoencoderKL = ema.module.eval()  # type: ignore[assignment]
-    return averaged
+    return ema.module.eval()  # type: ignore[return-value]
 
 
 def autoencoders(recipe: Recipe, folder: Path) -> dict[str, AutoencoderKL]:

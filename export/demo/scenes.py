@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 SIZE = 128  # pixels on a side
+Plane: TypeAlias = NDArray[np.float32]  # (128, 128)
 
 SHAPES = ("circle", "square", "triangle", "star", "diamond", "cross")
 COLOURS: dict[str, tuple[int, int, int]] = {
@@ -114,31 +116,33 @@ def _centres(scene: Scene, rng: np.random.Generator) -> list[tuple[float, float]
     return [first, second]
 
 
-def coverage(shape: str, x: float, y: float, radius: float) -> NDArray[np.float32]:
+def coverage(shape: str, x: float, y: float, radius: float) -> Plane:
     """How much of each pixel the shape covers: (128, 128) float32 in [0, 1]."""
     rows, columns = np.mgrid[0:SIZE, 0:SIZE].astype(np.float32) + np.float32(0.5)
     distance = _signed_distance(shape, columns - np.float32(x), rows - np.float32(y), radius)
-    return np.clip(np.float32(0.5) - distance, 0, 1).astype(np.float32)
+    covered: Plane = np.clip(np.float32(0.5) - distance, 0, 1).astype(np.float32)
+    return covered
 
 
-def _signed_distance(shape: str, u: NDArray[np.float32], v: NDArray[np.float32], r: float) -> NDArray[np.float32]:
-    """Distance from the outline in pixels, negative inside; `r` is the circumscribed radius, `v` points down."""
+def _signed_distance(shape: str, u: Plane, v: Plane, radius: float) -> Plane:
+    """Distance from the outline in pixels, negative inside; `radius` is the circumscribed radius, `v` points down."""
+    r = np.float32(radius)
     au, av = np.abs(u), np.abs(v)
     if shape == "circle":
         return np.hypot(u, v) - r
     if shape == "square":
-        return np.maximum(au, av) - 0.85 * r
+        return np.maximum(au, av) - np.float32(0.85) * r
     if shape == "diamond":
-        return (au + av - 1.1 * r) / np.float32(np.sqrt(2))
+        return (au + av - np.float32(1.1) * r) / np.float32(np.sqrt(2))
     if shape == "cross":
-        bar = np.maximum(au - r, av - 0.33 * r)
-        return np.minimum(bar, np.maximum(av - r, au - 0.33 * r))
+        width = np.float32(0.33) * r
+        return np.minimum(np.maximum(au - r, av - width), np.maximum(av - r, au - width))
     if shape == "triangle":  # equilateral, apex up: two slanted sides and the base
-        return np.maximum((np.float32(np.sqrt(3)) * au - v) / 2, v) - 0.55 * r
-    return _star_distance(u, v, 1.1 * r)
+        return np.maximum((np.float32(np.sqrt(3)) * au - v) / np.float32(2), v) - np.float32(0.55) * r
+    return _star_distance(u, v, 1.1 * radius)
 
 
-def _star_distance(u: NDArray[np.float32], v: NDArray[np.float32], r: float) -> NDArray[np.float32]:
+def _star_distance(u: Plane, v: Plane, r: float) -> Plane:
     """Five-pointed star, one point up: fold the plane onto one half of one point, then it is a half-plane."""
     sector = 2 * np.pi / 5
     angle = np.abs((np.arctan2(u, -v) + sector / 2) % sector - sector / 2)
@@ -148,7 +152,8 @@ def _star_distance(u: NDArray[np.float32], v: NDArray[np.float32], r: float) -> 
     edge = dent - tip
     normal = np.array([edge[1], -edge[0]]) / np.hypot(*edge)
     distance = (rho * np.cos(angle) - tip[0]) * normal[0] + rho * np.sin(angle) * normal[1]
-    return distance.astype(np.float32)
+    folded: Plane = distance.astype(np.float32)
+    return folded
 
 
 _SIZE_WORDS = {"small": ("small", "little", "tiny"), "medium": ("", "", "medium"), "large": ("large", "big", "huge")}

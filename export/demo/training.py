@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import copy
 import math
-import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor, nn
-from tqdm import trange
 
 from .config import SEED, Stage
 
@@ -37,8 +36,9 @@ class Ema:
 
     @torch.no_grad()
     def update(self, module: nn.Module, step: int) -> None:
+        """Move the average towards `module`'s weights."""
         decay = min(self.decay, (1 + step) / (10 + step))
-        averaged = list(self.module.parameters())
+        averaged: list[Tensor] = list(self.module.parameters())
         torch._foreach_lerp_(averaged, [p.detach() for p in module.parameters()], 1 - decay)
 
 
@@ -69,26 +69,43 @@ def train(
     ema = Ema(module, stage.ema_decay)
     file = folder / f"{name}.pt"
     start = _resume(file, module, ema, optimiser)
-    saved, average = time.monotonic(), 0.0
-    bar = trange(start, stage.steps, initial=start, total=stage.steps, desc=name, unit="step", mininterval=5)
-    for step in bar:
-        for group in optimiser.param_groups:
-            group["lr"] = learning_rate(stage, step)
-        torch.manual_seed(SEED * 1_000_003 + step)
-        value = loss(step)
-        value.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(trained, 1.0)
-        optimiser.step()
-        optimiser.zero_grad()
-        ema.update(module, step)
-        average += (value.item() - average) * max(0.01, 1 / (step - start + 1))
-        bar.set_postfix(loss=f"{average:.4f}", refresh=False)
-        if time.monotonic() - saved > SAVE_EVERY_S:
-            _save(file, module, ema, optimiser, step + 1)
-            saved = time.monotonic()
+    saved = time.monotonic()
+    with _bar() as bar:
+        task = bar.add_task(name, total=stage.steps, completed=start, loss=math.nan)
+        for step in range(start, stage.steps):
+            value = _one_step(step, stage, optimiser, trained, loss)
+            ema.update(module, step)
+            bar.update(task, advance=1, loss=value)
+            if time.monotonic() - saved > SAVE_EVERY_S:
+                _save(file, module, ema, optimiser, step + 1)
+                saved = time.monotonic()
     if start < stage.steps:
         _save(file, module, ema, optimiser, stage.steps)
     return ema
+
+
+def _one_step(
+    step: int,
+    stage: Stage,
+    optimiser: torch.optim.Optimizer,
+    trained: list[nn.Parameter],
+    loss: Callable[[int], Tensor],
+) -> float:
+    """One update of the weights; returns the loss."""
+    for group in optimiser.param_groups:
+        group["lr"] = learning_rate(stage, step)
+    torch.manual_seed(SEED * 1_000_003 + step)
+    value = loss(step)
+    value.backward()  # type: ignore[no-untyped-call]
+    nn.utils.clip_grad_norm_(trained, 1.0)
+    optimiser.step()
+    optimiser.zero_grad()
+    return float(value.item())
+
+
+def _bar() -> Progress:
+    columns = (TextColumn("{task.description:12}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    return Progress(*columns, TimeRemainingColumn(), TextColumn("loss {task.fields[loss]:.4f}"))
 
 
 def _resume(file: Path, module: nn.Module, ema: Ema, optimiser: torch.optim.Optimizer) -> int:
@@ -110,4 +127,4 @@ def _save(file: Path, module: nn.Module, ema: Ema, optimiser: torch.optim.Optimi
     }
     beside = file.with_suffix(".tmp")
     torch.save(state, beside)
-    os.replace(beside, file)
+    beside.replace(file)
