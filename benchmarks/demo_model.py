@@ -34,10 +34,10 @@ AT_ONCE = 8  # requests in the loop together
 UNSEEN_SCENES = 500
 UNSEEN_SEED = 987_654_321  # no seed of the training
 
-PROTOCOL = f"""Adherence: one picture, seed = index, {STEPS} steps of {SAMPLER}, decoder kl-f8, for every one-shape caption whose
-combination of shape, colours and size training never shows; a picture counts when the checker (scene_checker.py)
-finds the asked shape, colour and background. Reconstruction: PSNR per scene, averaged over {UNSEEN_SCENES} scenes
-drawn from a seed that training does not use (encoder mean, then decoder). Weights: the same with the raw weights."""
+PROTOCOL = f"""Adherence: one picture, seed = index, {STEPS} steps of {SAMPLER}, decoder kl-f8, for every one-shape
+caption whose combination of shape, colours and size training never shows; a picture counts when the checker
+(scene_checker.py) finds the asked shape, colour and background. Reconstruction: PSNR per scene, averaged over
+{UNSEEN_SCENES} scenes drawn from a seed that training does not use (encoder mean, then decoder)."""
 
 
 def main() -> None:

@@ -10,8 +10,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from latentrt import __version__
 from latentrt.engines.atomic import new_file
+from latentrt.engines.version import __version__
 
 RESULTS = Path(__file__).resolve().parent / "results"
 _PACKAGES = ("numpy", "onnxruntime", "torch", "diffusers", "transformers", "onnx")

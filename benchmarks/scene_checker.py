@@ -1,7 +1,7 @@
 """Look at a picture's pixels and say what is on it: background, and the main shape with its colour.
 
-Shares no code with the training: colours are told by the nearest of eight reference values, shapes by laying outlines of
-its own over the largest connected region.
+Shares no code with the training: colours are told by the nearest of eight reference values, shapes by laying its own
+outlines over the largest connected region.
 """
 
 from __future__ import annotations

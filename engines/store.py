@@ -81,14 +81,20 @@ def find(backend: Backend, bundle: Bundle, component: str) -> Path | None:
     return folder
 
 
-def stored(bundle: Bundle) -> list[EngineRecord]:
-    """The records of all engines in the bundle, whether they fit here or not."""
+def stored(bundle: Bundle) -> list[EngineRecord | EngineError]:
+    """The records of all engines in the bundle, whether they fit here or not; an error in place of a damaged one."""
     folder = bundle.root / FOLDER
     if not folder.is_dir():
         return []
-    return [
-        load_record(entry) for entry in sorted(folder.iterdir()) if entry.is_dir() and not entry.name.startswith(".")
-    ]
+    entries = (entry for entry in sorted(folder.iterdir()) if entry.is_dir() and not entry.name.startswith("."))
+    return [_record_or_error(entry) for entry in entries]
+
+
+def _record_or_error(folder: Path) -> EngineRecord | EngineError:
+    try:
+        return load_record(folder)
+    except EngineError as error:
+        return error
 
 
 def load_record(folder: Path) -> EngineRecord:

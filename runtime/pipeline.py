@@ -15,13 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL.Image import Image
 
-from latentrt import __version__
 from latentrt.engines import backend as backends
 from latentrt.engines import store
 from latentrt.engines.bundle import Bundle
 from latentrt.engines.engine import Engine
 from latentrt.engines.errors import EngineError
 from latentrt.engines.manifest import TEXT_ENCODER, UNET, decoder_component
+from latentrt.engines.version import __version__
 
 from .denoiser import Conditioning, Denoiser
 from .loop import DenoisingLoop, Job, Step

@@ -10,7 +10,8 @@ if TYPE_CHECKING:
     from .runtime.pipeline import Pipeline, Result
     from .runtime.request import Request
 
-__version__ = "0.1.0"
+from .engines.version import __version__
+
 __all__ = ["LatentrtError", "Pipeline", "Request", "Result", "__version__"]
 
 _HOMES = {

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 import warnings
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import click
 import typer
@@ -68,7 +68,10 @@ def export(
     vae: Annotated[
         list[str] | None, typer.Option(metavar="NAME=PATH", help="A refined decoder to add; may be repeated.")
     ] = None,
-    weights: Annotated[str, typer.Option(help="ema (averaged, where the checkpoint has them) or raw.")] = "ema",
+    weights: Annotated[
+        Literal["ema", "raw"],
+        typer.Option(help="The averaged weights, where the checkpoint has them, or the raw ones."),
+    ] = "ema",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the bundle that is there.")] = False,
 ) -> None:
     """Turn a checkpoint into a bundle: ONNX graphs, weights, tokenizer and PyTorch's recorded answers."""

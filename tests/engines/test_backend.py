@@ -121,7 +121,7 @@ class TestEveryBackend:
     ) -> None:
         feeds = feeds_for("unet", 2, 1, 1)
         with get_backend(name).open(Bundle.open(tiny_original), "unet", None) as engine:
-            with pytest.raises(InputError, match="unet expects timestep float32 .rows.; got float64"):
+            with pytest.raises(InputError, match=r"unet expects timestep float32 \(rows\); got float64"):
                 engine.run(feeds | {"timestep": feeds["timestep"].astype(np.float64)})
             with pytest.raises(InputError, match="unet got no input 'timestep'"):
                 engine.run({key: array for key, array in feeds.items() if key != "timestep"})

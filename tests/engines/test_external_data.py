@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -73,8 +74,8 @@ def locations_in(tensors: Iterator[TensorProto] | Any) -> set[str]:
     return {entry.value for tensor in tensors for entry in tensor.external_data if entry.key == "location"}
 
 
-ONNX_NAMES = {"model": "ModelProto", "training": "TrainingInfoProto", "graph": "GraphProto", "function": "FunctionProto"}
-ONNX_NAMES |= {"node": "NodeProto", "attribute": "AttributeProto", "sparse": "SparseTensorProto", "tensor": "TensorProto"}
+ONNX_NAMES = {kind: f"{kind.title()}Proto" for kind in external_data._FIELDS}
+ONNX_NAMES |= {"training": "TrainingInfoProto", "sparse": "SparseTensorProto"}
 
 
 def messages_in(descriptor: Any, found: dict[str, dict[int, str]]) -> dict[str, dict[int, str]]:
@@ -93,7 +94,9 @@ def test_every_place_that_onnx_has_for_a_tensor_is_walked() -> None:
     leading = {"TensorProto"}  # the messages that lead to a tensor
     while more := {name for name, fields in held.items() if leading & set(fields.values())} - leading:
         leading |= more
-    by_onnx = {name: {n: kind for n, kind in held[name].items() if kind in leading} for name in leading - {"TensorProto"}}
+    by_onnx = {
+        name: {n: kind for n, kind in held[name].items() if kind in leading} for name in leading - {"TensorProto"}
+    }
     ours = {ONNX_NAMES[kind]: fields for kind, fields in external_data._FIELDS.items()}
     assert ours.pop("TensorProto") == {TensorProto.DESCRIPTOR.fields_by_name["external_data"].number: "external"}
     assert {name: {n: ONNX_NAMES[kind] for n, kind in fields.items()} for name, fields in ours.items()} == by_onnx
@@ -232,10 +235,8 @@ def test_nesting_is_bounded() -> None:
 )
 def test_half_a_megabyte_of_junk_takes_linear_time(data: bytes) -> None:
     started = time.process_time()
-    try:
+    with suppress(BundleError):
         external_locations(data, "m.onnx")
-    except BundleError:
-        pass
     assert time.process_time() - started < 10  # 1 s at most on a slow core
 
 

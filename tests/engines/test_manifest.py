@@ -166,7 +166,20 @@ def test_half_a_surrogate_is_refused(data: bytes) -> None:
     assert "damaged" in refusal(data.replace(b'"by hand"', b'"\\ud800"'))
 
 
-UNSAFE_PATHS = ["../x", "a/../../x", "a/..", "..", "/etc/passwd", "//x", "a\\b", "a\0b", "a\nb", "\x1b[2Jx", "./x", "a//b"]
+UNSAFE_PATHS = [
+    "../x",
+    "a/../../x",
+    "a/..",
+    "..",
+    "/etc/passwd",
+    "//x",
+    "a\\b",
+    "a\0b",
+    "a\nb",
+    "\x1b[2Jx",
+    "./x",
+    "a//b",
+]
 UNSAFE_PATHS += ["a/./b", "a/", "", ".", "bundle.json", "\u202ex"]
 
 
@@ -245,7 +258,15 @@ def test_any_value_in_any_place_is_refused_or_read_back_the_same(data: bytes, ch
 
 @pytest.mark.parametrize(
     ("name", "good"),
-    [("kl-f8", True), ("ft-mse", True), ("a" * 64, True), ("a" * 65, False), ("", False), ("-a", False), ("a/b", False)],
+    [
+        ("kl-f8", True),
+        ("ft-mse", True),
+        ("a" * 64, True),
+        ("a" * 65, False),
+        ("", False),
+        ("-a", False),
+        ("a/b", False),
+    ],
 )
 def test_decoder_names(name: str, good: bool) -> None:
     assert is_decoder_name(name) is good

@@ -31,13 +31,19 @@ def test_feeds_that_fit_give_the_free_dimensions() -> None:
 WRONG_FEEDS = {
     "unknown name": ({"samples": zeros(2, 4, 8, 8)}, "unet has no input 'samples'; it takes sample float32"),
     "missing": ({"sample": zeros(2, 4, 8, 8)}, "unet got no input 'timestep'; it takes .*timestep float32 \\(rows\\)"),
-    "dtype": ({"sample": zeros(2, 4, 8, 8, dtype="float64")}, "expects sample float32 .*; got float64 \\(2, 4, 8, 8\\)"),
+    "dtype": (
+        {"sample": zeros(2, 4, 8, 8, dtype="float64")},
+        "expects sample float32 .*; got float64 \\(2, 4, 8, 8\\)",
+    ),
     "byte order": ({"sample": zeros(2, 4, 8, 8, dtype=">f4")}, "expects sample float32 .*; got >f4"),
     "rank": ({"sample": zeros(4, 8, 8)}, "expects sample .*; got float32 \\(4, 8, 8\\)"),
     "fixed length": ({"sample": zeros(2, 3, 8, 8)}, "3 is not 4"),
     "not a multiple": ({"sample": zeros(2, 4, 8, 12)}, "12 is not a positive multiple of 8"),
     "empty": ({"sample": zeros(0, 4, 8, 8)}, "0 is not a positive multiple of 1"),
-    "disagree": ({"sample": zeros(2, 4, 8, 8), "timestep": zeros(3)}, "timestep .*rows is 2 in another input and 3 here"),
+    "disagree": (
+        {"sample": zeros(2, 4, 8, 8), "timestep": zeros(3)},
+        "timestep .*rows is 2 in another input and 3 here",
+    ),
 }
 
 
@@ -72,7 +78,8 @@ def test_dimensions_split_into_factor_and_name(factor: int, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "0*rows", "08*rows", "-8*rows", "8*", "*rows", "8", "8 * rows", "Rows", "rows\n", "٣*rows", "123456*rows"]
+    "text",
+    ["", "0*rows", "08*rows", "-8*rows", "8*", "*rows", "8", "8 * rows", "Rows", "rows\n", "٣*rows", "123456*rows"],
 )
 def test_what_is_no_dimension_is_refused(text: str) -> None:
     with pytest.raises(InputError, match="is not a dimension"):

@@ -23,4 +23,4 @@ def build_command(console: Console, path: Path, engine: str) -> None:
         seconds = time.perf_counter() - started
         state = f"built in {seconds:.1f} s" if new else "already built"
         error = record.verification.max_abs_error
-        print(f"{component:24} {record.key.id}  {state}, {error:.1e} from PyTorch")  # noqa: T201 - the result
+        print(f"{component:24} {record.key.id}  {state}, {error:.1e} from PyTorch")

@@ -31,7 +31,7 @@ def generate_command(console: Console, path: Path, request: Request, engine: str
         for place, image in zip(places, result.images, strict=True):
             place.write_bytes(png_bytes(image))
     for name in names:
-        print(name)  # noqa: T201 - the command's result
+        print(name)
 
 
 def _file_names(output: Path, count: int) -> list[Path]:

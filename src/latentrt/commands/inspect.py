@@ -1,7 +1,5 @@
 """`latentrt inspect`: what a bundle holds, whether its engines fit here, how a picture was made."""
 
-# ruff: noqa: T201 - printing is what this command is for
-
 from __future__ import annotations
 
 from pathlib import Path
@@ -9,14 +7,14 @@ from pathlib import Path
 from latentrt.engines import store
 from latentrt.engines.backend import get_backend
 from latentrt.engines.bundle import Bundle
-from latentrt.engines.errors import EngineError
+from latentrt.engines.errors import EngineError, LatentrtError
 from latentrt.runtime.picture import read_facts
 
 
 def inspect_picture(path: Path) -> None:
     """Print how a PNG was made."""
     for key, value in read_facts(path).items():
-        print(f"{key:16} {value}")
+        _say(f"{key:16} {value}")
 
 
 def inspect_bundle(path: Path) -> None:
@@ -25,33 +23,37 @@ def inspect_bundle(path: Path) -> None:
     bundle.verify_all()
     manifest = bundle.manifest
     model, size = manifest.model, sum(record.size for record in manifest.files.values())
-    print(f"bundle           {path}: format {manifest.format}, {len(manifest.files)} files, {size / 1e6:.1f} MB, all intact")
-    print(f"hash             {bundle.hash}")
-    print(f"model            {model.family}, {model.prediction_type}, {model.default_size}x{model.default_size} pixels")
-    print(f"sizes            multiples of {model.size_multiple} pixels")
-    print(f"decoders         {', '.join(manifest.decoders)} (default {manifest.default_decoder})")
-    print(f"licence          {manifest.licence.name}: {', '.join(manifest.licence.files) or 'no files'}")
+    intact = f"{len(manifest.files)} files, {size / 1e6:.1f} MB, all intact"
+    _say(f"bundle           {path}: format {manifest.format}, {intact}")
+    _say(f"hash             {bundle.hash}")
+    _say(f"model            {model.family}, {model.prediction_type}, {model.default_size}x{model.default_size} pixels")
+    _say(f"sizes            multiples of {model.size_multiple} pixels")
+    _say(f"decoders         {', '.join(manifest.decoders)} (default {manifest.default_decoder})")
+    _say(f"licence          {manifest.licence.name}: {', '.join(manifest.licence.files) or 'no files'}")
     for missing in manifest.licence.missing:
-        print(f"                 missing: {missing}")
+        _say(f"                 missing: {missing}")
     for key, value in manifest.provenance.items():
-        print(f"{key:16} {value}")
+        _say(f"{key:16} {value}")
     _print_components(bundle)
     _print_engines(bundle)
 
 
 def _print_components(bundle: Bundle) -> None:
     for name, component in bundle.manifest.components.items():
-        print(f"\n{name}: at most {component.max_abs_error:.0e} from PyTorch in fp32")
+        _say(f"\n{name}: at most {component.max_abs_error:.0e} from PyTorch in fp32")
         for direction, specs in (("takes", component.inputs), ("gives", component.outputs)):
             for spec in specs:
-                print(f"  {direction} {spec}")
+                _say(f"  {direction} {spec}")
 
 
 def _print_engines(bundle: Bundle) -> None:
     records = store.stored(bundle)
-    print(f"\nengines: {len(records) or 'none built; onnxruntime opens the graphs as they are'}")
+    _say(f"\nengines: {len(records) or 'none built; onnxruntime opens the graphs as they are'}")
     for record in records:
-        print(f"  {record.key.id} {record.key.component} {record.key.backend}: {_fit(bundle, record)}")
+        if isinstance(record, EngineError):
+            _say(f"  damaged: {record}")
+        else:
+            _say(f"  {record.key.id} {record.key.component} {record.key.backend}: {_fit(bundle, record)}")
 
 
 def _fit(bundle: Bundle, record: store.EngineRecord) -> str:
@@ -60,7 +62,12 @@ def _fit(bundle: Bundle, record: store.EngineRecord) -> str:
         return "does not fit: the bundle has no such component"
     try:
         wanted = get_backend(record.key.backend).key(bundle, record.key.component)
-    except EngineError as error:
+    except LatentrtError as error:
         return f"cannot run here: {error}"
     differences = wanted.differences(record.key)
     return f"does not fit: {'; '.join(differences)}" if differences else "fits this machine"
+
+
+def _say(line: str) -> None:
+    """Print a line whose words may come from a stranger's file: control codes are shown, not obeyed."""
+    print("".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in line))

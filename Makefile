@@ -1,0 +1,32 @@
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test check bench format train-demo clean
+.DEFAULT_GOAL := demo
+
+demo: $(VENV)/installed  ## export, build and generate the demo pictures
+	$(BIN)/python -m latentrt.benchmarks.demo
+
+test: $(VENV)/installed  ## the whole test suite
+	$(BIN)/python -m pytest
+
+check: $(VENV)/installed  ## lint, types, and the figures of the README
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/python -m latentrt.benchmarks.readme --check
+
+bench: $(VENV)/installed  ## measure, and write benchmarks/results/
+	$(BIN)/python -m latentrt.benchmarks.demo_model && $(BIN)/python -m latentrt.benchmarks.overhead && $(BIN)/python -m latentrt.benchmarks.footprint
+
+format: $(VENV)/installed  ## format the code and the README's tables
+	$(BIN)/ruff format . && $(BIN)/ruff check --fix . && $(BIN)/python -m latentrt.benchmarks.readme
+
+train-demo: $(VENV)/installed  ## train the demo model again, from nothing (resumes in build/demo-training)
+	$(BIN)/python -m latentrt.export.demo
+
+clean:
+	rm -rf $(VENV) build dist
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test]'
+	touch $@

@@ -1,0 +1,58 @@
+"""How much disk an installation takes: `latentrt[cpu]` against the PyTorch stack that it replaces at run time.
+
+`python -m latentrt.benchmarks.footprint` installs both into empty folders and writes `results/footprint.json`.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from .machine import write_result
+
+PROJECT = Path(__file__).resolve().parents[1]
+CONSTRAINTS = PROJECT / "constraints.txt"
+STACKS: dict[str, list[str]] = {
+    "latentrt[cpu]": [f"{PROJECT}[cpu]"],
+    "torch (CPU) + diffusers + transformers": ["torch", "diffusers", "transformers"],
+}
+_LARGEST = 5
+PROTOCOL = """Each stack is installed by pip, versions of constraints.txt, into an empty folder of its own, pip itself
+not counted; the size is that of all files, links not followed. torch is the CPU build: the CUDA one is larger."""
+
+
+def main() -> None:
+    """Install, measure, write the result."""
+    console = Console(stderr=True)
+    figures = {}
+    for name, packages in STACKS.items():
+        with tempfile.TemporaryDirectory() as folder, console.status(f"installing {name}"):
+            figures[name] = _measure(Path(folder), packages)
+    print(write_result("footprint", figures, " ".join(PROTOCOL.split())).read_text(encoding="utf-8"))
+
+
+def _measure(folder: Path, packages: list[str]) -> dict[str, Any]:
+    target = folder / "site-packages"
+    install = ["install", "--quiet", "--target", str(target), "--constraint", str(CONSTRAINTS), "--no-compile"]
+    subprocess.run([sys.executable, "-m", "pip", *install, *packages], check=True)
+    sizes = {entry.name: _bytes(entry) for entry in target.iterdir()}
+    largest = sorted(sizes, key=lambda name: -sizes[name])[:_LARGEST]
+    return {
+        "MB": round(sum(sizes.values()) / 1e6),
+        "packages": len(list(target.glob("*.dist-info"))),
+        "largest, MB": {name: round(sizes[name] / 1e6, 1) for name in largest},
+    }
+
+
+def _bytes(entry: Path) -> int:
+    files = [entry] if entry.is_file() else [file for file in entry.rglob("*") if file.is_file()]
+    return sum(file.stat().st_size for file in files if not file.is_symlink())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,95 @@
+"""Render the result files into the README's marked blocks; `--check` fails when a block is not what they give."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from latentrt.engines.atomic import new_file
+
+from .machine import RESULTS
+
+README = Path(__file__).resolve().parents[1] / "README.md"
+_BLOCK = re.compile(r"(<!-- results: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def main() -> None:
+    """Rewrite the README, or check it."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if the README is out of date")
+    check = parser.parse_args().check
+    text = README.read_text(encoding="utf-8")
+    rendered = render(text)
+    if rendered == text:
+        return
+    if check:
+        sys.exit("README.md does not show the figures of benchmarks/results: run 'make format'")
+    with new_file(README) as place:
+        place.write_text(rendered, encoding="utf-8")
+
+
+def render(text: str) -> str:
+    """The text with every `<!-- results: NAME -->` block filled from `results/NAME.json`."""
+    return _BLOCK.sub(lambda match: f"{match[1]}{_table(match[2])}\n{match[3]}", text)
+
+
+def _table(name: str) -> str:
+    result = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+    found = result["machine"]
+    packages = ", ".join(f"{package} {version}" for package, version in found["packages"].items())
+    where = f"{found['processor']}, {found['cores']} cores, {found['memory_gb']} GB, Python {found['python']}"
+    note = f"`benchmarks/results/{name}.json`. {result['protocol']} {where}; {packages}."
+    return f"{_TABLES[name](result['figures'])}\n\n<sub>{note}</sub>"
+
+
+def _demo_model(figures: dict[str, Any]) -> str:
+    rows: list[tuple[str, ...]] = [
+        ("pictures of captions never trained on", "all three right", "background", "shape", "colour")
+    ]
+    for name, shares in figures.items():
+        if "all" in shares:
+            parts = (f"{shares[key]:.1%}" for key in ("all", "background", "shape", "colour"))
+            rows.append((f"{name} ({shares['captions']})", *parts))
+    psnr = figures["reconstruction PSNR, dB"]
+    decoders: list[tuple[str, ...]] = [
+        ("reconstruction of unseen scenes", *psnr),
+        ("PSNR, dB", *(f"{value:.2f}" for value in psnr.values())),
+    ]
+    return f"{_markdown(rows)}\n\n{_markdown(decoders)}"
+
+
+def _overhead(figures: dict[str, Any]) -> str:
+    loop = figures["loop, ms per step"]
+    rows: list[tuple[str, ...]] = [("loop beside the engine, ms per step", *loop)]
+    for statistic in ("median", "p90"):
+        rows.append((statistic, *(f"{values[statistic]:.2f}" for values in loop.values())))
+    return f"{_markdown(rows)}\n\n`import latentrt; latentrt.Pipeline` takes {figures['import, s']:.2f} s."
+
+
+def _footprint(figures: dict[str, Any]) -> str:
+    rows: list[tuple[str, ...]] = [("installed", "MB", "packages", "largest")]
+    for name, values in figures.items():
+        largest = ", ".join(f"{package} {size:.0f}" for package, size in list(values["largest, MB"].items())[:3])
+        rows.append((f"`{name}`", str(values["MB"]), str(values["packages"]), largest))
+    return _markdown(rows)
+
+
+_TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
+    "demo-model": _demo_model,
+    "overhead": _overhead,
+    "footprint": _footprint,
+}
+
+
+def _markdown(rows: list[tuple[str, ...]]) -> str:
+    head, *body = [f"| {' | '.join(row)} |" for row in rows]
+    return "\n".join([head, "|---" * len(rows[0]) + "|", *body])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,205 @@
+"""The pipeline on the demo bundle: requests together, step by step, cancelled, failing, and what a picture carries."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from latentrt import Pipeline, Request
+from latentrt.engines.errors import BundleError, EngineError, InputError
+from latentrt.engines.manifest import decoder_component
+from latentrt.runtime.picture import read_facts, to_image
+from latentrt.runtime.pipeline import PromptWarning
+
+# (joins before this round, request): lengths, guidance, samplers and sizes all differ
+REQUESTS = [
+    (0, Request(prompt="a large red circle on a blue background", num_inference_steps=9, seed=1)),
+    (0, Request(prompt="a white star", num_inference_steps=4, guidance_scale=1.0, seed=2, sampler="ddim")),
+    (2, Request(prompt="a green cross", num_inference_steps=6, guidance_scale=3.0, seed=3, sampler="euler_ancestral")),
+    (3, Request(prompt="", num_inference_steps=5, seed=4, sampler="pndm", num_images_per_prompt=2)),
+    (5, Request(prompt="a small square", num_inference_steps=7, seed=5, sampler="dpmpp_2m", karras=True, width=96)),
+]
+
+
+@pytest.fixture(scope="module")
+def pipeline(demo_bundle: Path) -> Iterator[Pipeline]:
+    with Pipeline.open(demo_bundle) as opened:
+        yield opened
+
+
+@pytest.mark.parametrize("engine", ["fake", "onnxruntime"])
+def test_requests_that_join_and_leave_at_any_step_draw_what_they_draw_alone(demo_bundle: Path, engine: str) -> None:
+    with Pipeline.open(demo_bundle, engine=engine, max_rows=6) as pipe:
+        alone = [pipe.generate(**options_of(request)).latents for _, request in REQUESTS]
+        waiting, jobs, rounds = list(REQUESTS), [], 0
+        while waiting or any(not job.done for job in jobs):
+            while waiting and waiting[0][0] <= rounds:
+                jobs.append(pipe.start(waiting.pop(0)[1]))
+            pipe.step()
+            rounds += 1
+        for job, expected in zip(jobs, alone, strict=True):
+            if engine == "fake":  # its rows are independent by construction: any difference is the loop's
+                np.testing.assert_array_equal(job.latents, expected)
+            else:  # matrix products of another row count may sum in another order: float32 over at most 10 steps
+                np.testing.assert_allclose(job.latents, expected, rtol=0, atol=2e-4 * np.abs(expected).max())
+
+
+def options_of(request: Request) -> dict[str, object]:
+    return {name: getattr(request, name) for name in request.__dataclass_fields__}
+
+
+def test_one_requests_failure_ends_that_request_alone(pipeline: Pipeline) -> None:
+    def broken(x, schedule, noise):
+        yield from ()
+        raise ValueError("this sampler is broken")
+
+    good = pipeline.start(Request(prompt="a red star", num_inference_steps=2))
+    from latentrt.runtime.denoiser import Conditioning
+    from latentrt.runtime.loop import Job
+
+    bad = Job(broken(None, None, None), Conditioning(np.zeros((77, 96), np.float32)), 2)
+    assert bad.done
+    assert isinstance(bad.error, ValueError)
+    while pipeline.step():
+        pass
+    assert good.latents is not None
+
+
+def test_an_engines_failure_reaches_the_caller(demo_bundle: Path) -> None:
+    with Pipeline.open(demo_bundle, engine="fake") as pipe:
+        stream = pipe.stream("a red star", num_inference_steps=3)
+        pipe._engines["unet"].close()
+        with pytest.raises(EngineError, match="closed"):
+            stream.result()
+
+
+def test_stream_yields_each_step_with_its_noise_level_and_preview(pipeline: Pipeline) -> None:
+    stream = pipeline.stream("a blue diamond on a white background", num_inference_steps=5, sampler="pndm", seed=9)
+    steps = list(stream)
+    assert [step.index for step in steps] == [0, 1, 2, 3, 4]
+    assert {step.total for step in steps} == {5}
+    assert all(a.sigma > b.sigma for a, b in pairwise(steps))
+    assert all(step.denoised.shape == (1, 4, 16, 16) and step.denoised.dtype == np.float32 for step in steps)
+    expected = pipeline.generate("a blue diamond on a white background", num_inference_steps=5, sampler="pndm", seed=9)
+    np.testing.assert_array_equal(stream.result().latents, expected.latents)
+
+
+def test_streams_side_by_side_lose_no_step(pipeline: Pipeline) -> None:
+    first = pipeline.stream("a red star", num_inference_steps=3)
+    second = pipeline.stream("a blue star", num_inference_steps=4)
+    assert [step.index for step in first] == [0, 1, 2]
+    assert [step.index for step in second] == [0, 1, 2, 3]
+
+
+def test_a_cancelled_request_leaves_the_loop(pipeline: Pipeline) -> None:
+    stream = pipeline.stream("a red star", num_inference_steps=50)
+    next(iter(stream))
+    stream.cancel()
+    assert pipeline.step() == []
+    with pytest.raises(EngineError, match="cancelled"):
+        stream.result()
+
+
+def test_latents_given_replace_the_seeds_noise(pipeline: Pipeline) -> None:
+    from latentrt.runtime.noise import TorchCpuNoise
+
+    noise = TorchCpuNoise(5).normal((1, 4, 16, 16))
+    given = pipeline.generate("a red star", num_inference_steps=3, latents=noise)
+    seeded = pipeline.generate("a red star", num_inference_steps=3, seed=5)
+    np.testing.assert_array_equal(given.latents, seeded.latents)
+    assert given.facts[0]["seed"] == "latents given"
+
+
+def test_a_saved_picture_says_how_it_was_made(pipeline: Pipeline, tmp_path: Path) -> None:
+    prompt = "ein roter Kreis: größer, 大きい 🔴"
+    result = pipeline.generate(prompt, negative_prompt="no", num_inference_steps=2, seed=7, num_images_per_prompt=2)
+    result.images[1].save(tmp_path / "out.png")
+    facts = read_facts(tmp_path / "out.png")
+    assert facts == result.facts[1]
+    wanted = {
+        "prompt": prompt,
+        "negative_prompt": "no",
+        "seed": "7",
+        "steps": "2",
+        "sampler": "euler",
+        "image": "2 of 2",
+    }
+    assert wanted.items() <= facts.items()
+    assert facts["bundle"] == pipeline.bundle.hash
+    assert facts["engine"].startswith("onnxruntime unet=")
+
+
+def test_each_decoder_gives_its_own_picture_of_the_same_latents(pipeline: Pipeline) -> None:
+    results = [
+        pipeline.generate("a red star", num_inference_steps=2, decoder=name)
+        for name in pipeline.bundle.manifest.decoders
+    ]
+    assert len(results) == 3
+    for result in results[1:]:
+        np.testing.assert_array_equal(result.latents, results[0].latents)
+        assert np.any(np.asarray(result.images[0]) != np.asarray(results[0].images[0]))
+
+
+def test_a_long_prompt_warns_with_the_words_that_are_cut(pipeline: Pipeline) -> None:
+    with pytest.warns(PromptWarning, match="zebra"):
+        pipeline.generate("a red star " * 30 + "zebra", num_inference_steps=1)
+
+
+def test_nan_is_an_error_and_never_a_black_picture() -> None:
+    decoded = np.zeros((3, 8, 8), np.float32)
+    decoded[1, 2, 3] = np.nan
+    with pytest.raises(EngineError, match="NaN"):
+        to_image(decoded, {})
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"width": 100}, "multiple of 32.*got 100: try 96 or 128"),
+        ({"height": 7}, "multiple of 32"),
+        ({"width": 0}, "width is a number of pixels"),
+        ({"width": 10**6}, "width is a number of pixels"),
+        ({"num_inference_steps": 0}, "num_inference_steps is a whole number from 1"),
+        ({"num_inference_steps": 2.5}, "num_inference_steps"),
+        ({"guidance_scale": float("nan")}, "guidance_scale is a finite number"),
+        ({"guidance_scale": -1.0}, "guidance_scale"),
+        ({"seed": 2**64}, "seed"),
+        ({"seed": 1.5}, "seed"),
+        ({"num_images_per_prompt": 0}, "num_images_per_prompt"),
+        ({"sampler": "eulr"}, "did you mean 'euler'"),
+        ({"sampler": "ddim", "karras": True}, "takes no Karras"),
+        ({"decoder": "ft-mes"}, "did you mean 'ft-mse'"),
+        ({"latents": np.zeros((1, 4, 8, 8), np.float32)}, "latents are start noise, float32"),
+        ({"latents": np.full((1, 4, 16, 16), np.inf, np.float32)}, "NaN or infinity"),
+        ({"negative_prompt": None}, "negative_prompt is a text"),
+    ],
+)
+def test_bad_options_are_named(pipeline: Pipeline, options: dict[str, object], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        pipeline.generate("a red star", **options)
+
+
+def test_a_bundle_without_a_decoder_is_named(demo_bundle: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "bundle"
+    shutil.copytree(demo_bundle, copy)
+    (copy / "onnx" / f"{decoder_component('ft-mse')}.onnx").unlink()
+    with Pipeline.open(copy) as pipe, pytest.raises(BundleError, match=r"vae_decoder\.ft-mse\.onnx is missing"):
+        pipe.generate("a red star", num_inference_steps=1, decoder="ft-mse")
+
+
+def test_generating_loads_no_torch(demo_bundle: Path) -> None:
+    code = (
+        "import sys\n"
+        "from latentrt import Pipeline\n"
+        f"with Pipeline.open({str(demo_bundle)!r}) as pipe: pipe.generate('a red star', num_inference_steps=1)\n"
+        "sys.exit(', '.join({'torch', 'transformers', 'diffusers', 'onnx'} & set(sys.modules)) or 0)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
