@@ -18,7 +18,7 @@ from rich.progress import track
 from latentrt.cli import run
 from latentrt.runtime.pipeline import Pipeline
 
-from .demo_model import CHECKPOINT, VAES
+from .demo_model import CHECKPOINT, GUIDANCE, SAMPLER, STEPS, VAES
 
 BUNDLE = Path("build/demo-bundle")
 SHEET, DECODER_SHEET = Path("demo.png"), Path("demo-decoders.png")
@@ -38,7 +38,7 @@ PROMPTS = (
 )
 COLUMNS, TILE, CAPTION, MARGIN = 4, 128, 34, 10
 INK, PAPER = (40, 40, 40), (250, 250, 248)
-STEPS, SAMPLER, SEED = 20, "dpmpp_2m", 7
+SEED = 7
 
 console = Console(stderr=True, highlight=False, soft_wrap=True)
 
@@ -82,11 +82,15 @@ def _sheets() -> None:
         decoders = pipeline.bundle.manifest.decoders
         rows: dict[str, list[Image.Image]] = {name: [] for name in decoders}
         for index, prompt in enumerate(track(PROMPTS, "drawing", console=console)):
-            options = {"num_inference_steps": STEPS, "sampler": SAMPLER, "seed": SEED + index}
+            options = {
+                "num_inference_steps": STEPS,
+                "sampler": SAMPLER,
+                "seed": SEED + index,
+                "guidance_scale": GUIDANCE,
+            }
             for name in decoders:
                 rows[name].append(pipeline.generate(prompt, decoder=name, **options).images[0])
-    captions = [f"{prompt}" for prompt in PROMPTS]
-    contact_sheet(rows["ft-mse"], captions, COLUMNS).save(SHEET, optimize=True)
+    contact_sheet(rows["ft-mse"], list(PROMPTS), COLUMNS).save(SHEET, optimize=True)
     pictures = [rows[name][i] for i in range(COLUMNS) for name in decoders]
     names = [f"{name}: {PROMPTS[i]}" for i in range(COLUMNS) for name in decoders]
     contact_sheet(pictures, names, len(decoders)).save(DECODER_SHEET, optimize=True)

@@ -48,7 +48,8 @@ def train_autoencoder(stage: Stage, folder: Path) -> AutoencoderKL:
             posterior = vae.encode(x).latent_dist
             y = vae.decode(posterior.sample()).sample
         kl = 0.5 * (posterior.mean.square() + posterior.var - 1.0 - posterior.logvar).float().mean()
-        return (y.float() - x).abs().mean() + KL_WEIGHT * kl
+        total: Tensor = (y.float() - x).abs().mean() + KL_WEIGHT * kl
+        return total
 
     train("autoencoder", vae, stage, loss, folder)
     return scale_latents(vae.eval().requires_grad_(False))
@@ -86,11 +87,11 @@ def refine_decoder(vae: AutoencoderKL, name: str, stage: Stage, folder: Path) ->
             with torch.no_grad():
                 z = vae.encode(x).latent_dist.sample()
             y = refined.decode(z).sample
-        error = y.float() - x
+        error: Tensor = y.float() - x
         return error.square().mean() + 0.1 * error.abs().mean() if name == "ft-mse" else error.abs().mean()
 
     ema = train(name, refined, stage, loss, folder, parameters=refined.decoder.parameters())
-    return ema.module.eval()  # type: ignore[return-value]
+    return ema.module.eval()
 
 
 def autoencoders(recipe: Recipe, folder: Path) -> dict[str, AutoencoderKL]:

@@ -97,10 +97,11 @@ def train_diffusion(
             predicted = unet(x_t.contiguous(memory_format=torch.channels_last), t, context).sample
         snr = a / (1 - a)
         weight = snr.clamp(SNR_FLOOR if text_matters else 0.0, SNR_CEILING) / snr
-        return (weight * (predicted.float() - eps).square()).mean()
+        total: Tensor = (weight * (predicted.float() - eps).square()).mean()
+        return total
 
     ema = train("diffusion", unet, stage, loss, folder)
-    averaged: UNet2DConditionModel = ema.module  # type: ignore[assignment]
+    averaged: UNet2DConditionModel = ema.module
     return unet.eval(), averaged.eval()
 
 

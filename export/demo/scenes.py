@@ -138,7 +138,8 @@ def _signed_distance(shape: str, u: Plane, v: Plane, radius: float) -> Plane:
         width = np.float32(0.33) * r
         return np.minimum(np.maximum(au - r, av - width), np.maximum(av - r, au - width))
     if shape == "triangle":  # equilateral, apex up: two slanted sides and the base
-        return np.maximum((np.float32(np.sqrt(3)) * au - v) / np.float32(2), v) - np.float32(0.55) * r
+        slanted: Plane = (np.float32(np.sqrt(3)) * au - v) / np.float32(2)
+        return np.maximum(slanted, v) - np.float32(0.55) * r
     return _star_distance(u, v, 1.1 * radius)
 
 

@@ -137,7 +137,7 @@ def inspect(
     if not path.exists():
         raise InputError(f"{path} does not exist: name a bundle's folder or a PNG picture")
     if path.is_dir():
-        inspect_bundle(path)
+        inspect_bundle(console, path)
     else:
         inspect_picture(path)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from rich.console import Console
+
 from latentrt.engines import store
 from latentrt.engines.backend import get_backend
 from latentrt.engines.bundle import Bundle
@@ -17,10 +19,11 @@ def inspect_picture(path: Path) -> None:
         _say(f"{key:16} {value}")
 
 
-def inspect_bundle(path: Path) -> None:
+def inspect_bundle(console: Console, path: Path) -> None:
     """Print what a bundle is and holds, once every file of it is checked."""
     bundle = Bundle.open(path)
-    bundle.verify_all()
+    with console.status("checking every file"):
+        bundle.verify_all()
     manifest = bundle.manifest
     model, size = manifest.model, sum(record.size for record in manifest.files.values())
     intact = f"{len(manifest.files)} files, {size / 1e6:.1f} MB, all intact"
