@@ -24,9 +24,9 @@ train-demo: $(VENV)/installed  ## train the demo model again, from nothing (resu
 	$(BIN)/python -m latentrt.export.demo
 
 clean:
-	rm -rf $(VENV) build dist
+	rm -rf $(VENV) build/demo-bundle dist  # build/demo-training stays: it may be hours of work
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test]'
+	$(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt --editable '.[test]'
 	touch $@

@@ -15,7 +15,8 @@ from PIL import Image, ImageDraw, ImageFont
 from rich.console import Console
 from rich.progress import track
 
-from latentrt.cli import run
+from latentrt.cli import guarded, run
+from latentrt.runtime.picture import to_image
 from latentrt.runtime.pipeline import Pipeline
 
 from .demo_model import CHECKPOINT, GUIDANCE, SAMPLER, STEPS, VAES
@@ -52,7 +53,7 @@ def main() -> None:
     BUNDLE.parent.mkdir(exist_ok=True)
     _timed("export", seconds, lambda: _command(export))
     _timed("build", seconds, lambda: _command(["build", str(BUNDLE)]))
-    _timed("generate", seconds, _sheets)
+    _timed("generate", seconds, lambda: _exit_on_failure(guarded(_sheets)))
     print()
     for part, taken in seconds.items():
         print(f"{part:10} {taken:6.1f} s")
@@ -67,7 +68,10 @@ def _timed(part: str, seconds: dict[str, float], do: Callable[[], object]) -> No
 
 def _command(words: list[str]) -> None:
     console.print(f"$ latentrt {shlex.join(words)}", markup=False)
-    code = run(words)
+    _exit_on_failure(run(words))
+
+
+def _exit_on_failure(code: int) -> None:
     if code:
         sys.exit(code)
 
@@ -88,8 +92,11 @@ def _sheets() -> None:
                 "seed": SEED + index,
                 "guidance_scale": GUIDANCE,
             }
+            result = pipeline.generate(prompt, **options)
             for name in decoders:
-                rows[name].append(pipeline.generate(prompt, decoder=name, **options).images[0])
+                rows[name].append(
+                    to_image(pipeline.decode(result.latents, name)[0], result.facts[0] | {"decoder": name})
+                )
     contact_sheet(rows["ft-mse"], list(PROMPTS), COLUMNS).save(SHEET, optimize=True)
     pictures = [rows[name][i] for i in range(COLUMNS) for name in decoders]
     names = [f"{name}: {PROMPTS[i]}" for i in range(COLUMNS) for name in decoders]

@@ -39,8 +39,8 @@ class Backend(Protocol):
 
 
 def backend_names() -> list[str]:
-    """The names that `get_backend` takes."""
-    return list(_MODULES)
+    """The names of the engines that draw pictures; `get_backend` also takes "fake", which does not."""
+    return [name for name in _MODULES if name != "fake"]
 
 
 def get_backend(name: str) -> Backend:
@@ -51,6 +51,6 @@ def get_backend(name: str) -> Backend:
         EngineError: its library is not installed.
     """
     if name not in _MODULES:
-        raise unknown_name("engine", name, _MODULES)
+        raise unknown_name("engine", name, backend_names())
     backend: Backend = importlib.import_module(f".{_MODULES[name]}", __package__).BACKEND
     return backend

@@ -69,15 +69,7 @@ def find(backend: Backend, bundle: Bundle, component: str) -> Path | None:
     folder = engine_folder(bundle, backend.key(bundle, component))
     if not folder.exists():
         return None
-    record = load_record(folder)
-    held = {entry.name for entry in folder.iterdir()}
-    for name in sorted(held ^ {RECORD, *record.files}):
-        reason = f"is not listed in {RECORD}" if name in held else "is missing"
-        raise EngineError(f"{folder / name} {reason}; {_rebuild(folder)}")
-    for name, expected in record.files.items():
-        _check_file(folder / name, expected)
-        if name.endswith(".onnx"):
-            _check_stays_inside(folder, name, record)
+    load_record(folder)
     return folder
 
 
@@ -98,10 +90,10 @@ def _record_or_error(folder: Path) -> EngineRecord | EngineError:
 
 
 def load_record(folder: Path) -> EngineRecord:
-    """The record in an engine's folder.
+    """The record in an engine's folder, once the folder's files are checked against it.
 
     Raises:
-        EngineError: it is missing, damaged, or of another engine.
+        EngineError: the record is missing, damaged, or of another engine; or a file is missing, altered or not listed.
     """
     try:
         record = msgspec.json.decode((folder / RECORD).read_bytes(), type=EngineRecord)
@@ -109,6 +101,7 @@ def load_record(folder: Path) -> EngineRecord:
         raise EngineError(f"{folder} holds no readable {RECORD}: {error}; {_rebuild(folder)}") from error
     if record.key.id != folder.name:
         raise EngineError(f"{folder} holds the engine {record.key.id}; {_rebuild(folder)}")
+    _check_files(folder, record)
     return record
 
 
@@ -117,6 +110,17 @@ def _make_parent(folder: Path) -> None:
         folder.parent.mkdir(exist_ok=True)
     except OSError as error:
         raise OutputError(f"cannot store engines in {folder.parent}: {error.strerror}") from error
+
+
+def _check_files(folder: Path, record: EngineRecord) -> None:
+    held = {entry.name for entry in folder.iterdir()}
+    for name in sorted(held ^ {RECORD, *record.files}):
+        reason = f"is not listed in {RECORD}" if name in held else "is missing"
+        raise EngineError(f"{folder / name} {reason}; {_rebuild(folder)}")
+    for name, expected in record.files.items():
+        _check_file(folder / name, expected)
+        if name.endswith(".onnx"):
+            _check_stays_inside(folder, name, record)
 
 
 def _check_file(file: Path, expected: FileRecord) -> None:

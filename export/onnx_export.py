@@ -150,6 +150,7 @@ def _move_weights(graph: ir.Graph, path: Path) -> None:
     except SafetensorError as error:  # it wraps the system's error: give that back to whoever names the output
         code = re.search(r"os error (\d+)", str(error))
         raise OSError(int(code[1]) if code else 0, str(error)) from error
+    path.chmod(0o644)  # safetensors leaves 0600: a service under another user must read a copied bundle
     offsets = _offsets(path)
     for name, value in large.items():
         begin, end = offsets[name]

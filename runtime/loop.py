@@ -72,7 +72,10 @@ class Job:
         self._advance(denoised)
         finished_step = self._query is None or self._query.step != index
         if self._on_step is not None and self.error is None and finished_step:
-            self._on_step(Step(index, self.steps, sigma, denoised))
+            try:
+                self._on_step(Step(index, self.steps, sigma, denoised))
+            except Exception as error:  # a listener's failure, too, ends its own request alone
+                self.fail(error)
 
     def fail(self, error: Exception) -> None:
         """Leave the loop with an error."""

@@ -54,7 +54,7 @@ def read_facts(file: Path) -> dict[str, str]:
         with Image.open(file, formats=["PNG"]) as image:
             image.load()
             texts: dict[str, Any] = image.text  # type: ignore[attr-defined]
-    except (UnidentifiedImageError, SyntaxError, OSError, ValueError) as error:
+    except (UnidentifiedImageError, Image.DecompressionBombError, SyntaxError, OSError, ValueError) as error:
         raise InputError(f"{file} is not a readable PNG picture: {error}") from error
     facts = {key.removeprefix(PREFIX): str(value) for key, value in texts.items() if key.startswith(PREFIX)}
     if not facts:

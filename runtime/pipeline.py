@@ -19,7 +19,7 @@ from latentrt.engines import backend as backends
 from latentrt.engines import store
 from latentrt.engines.bundle import Bundle
 from latentrt.engines.engine import Engine
-from latentrt.engines.errors import EngineError
+from latentrt.engines.errors import EngineError, InputError
 from latentrt.engines.manifest import TEXT_ENCODER, UNET, decoder_component
 from latentrt.engines.version import __version__
 
@@ -27,9 +27,8 @@ from .denoiser import Conditioning, Denoiser
 from .loop import DenoisingLoop, Job, Step
 from .noise import TorchCpuNoise
 from .picture import to_image
-from .request import Canvas, Request, check_request
-from .samplers import get_sampler, prepare
-from .schedule import NoiseTable
+from .request import Plan, Request, plan
+from .samplers import get_sampler
 from .tokenizer import ClipTokenizer, truncation_warning
 
 MAX_ROWS = 8  # of one UNet call: four guided pictures at once
@@ -52,27 +51,40 @@ class Result:
     facts: list[dict[str, str]]
 
 
+@dataclass(frozen=True, eq=False)
+class Drawing:
+    """A request on its way: what was asked, what that means for this bundle, and its place in the loop."""
+
+    request: Request
+    plan: Plan
+    job: Job
+
+
 class Pipeline:
     """Engines of one bundle, ready to draw. Open it with `Pipeline.open`; use it from one thread."""
 
     def __init__(self, bundle: Bundle, engine: str, max_rows: int) -> None:
+        if max_rows < 1:
+            raise InputError(f"max_rows is a whole number, 1 or more; got {max_rows!r}")
         self.bundle = bundle
         self._backend = backends.get_backend(engine)
         self._engines: dict[str, Engine] = {}
+        self._closed = False
         self._stack = ExitStack()
-        manifest = bundle.manifest
-        facts = manifest.scheduler
-        self._table = NoiseTable(facts.beta_start, facts.beta_end, facts.num_train_timesteps, facts.steps_offset)
-        self._tokenizer = ClipTokenizer.from_file(bundle.file(manifest.tokenizer))
-        self._loop = DenoisingLoop(Denoiser(self._engine(UNET), manifest.model.prediction_type, max_rows))
-        self._engine(TEXT_ENCODER)
+        self._tokenizer = ClipTokenizer.from_file(bundle.file(bundle.manifest.tokenizer))
+        with ExitStack() as on_failure:
+            on_failure.callback(self.close)
+            unet = self._engine(UNET)
+            self._engine(TEXT_ENCODER)
+            on_failure.pop_all()
+        self._loop = DenoisingLoop(Denoiser(unet, bundle.manifest.model.prediction_type, max_rows))
 
     @classmethod
     def open(cls, path: str | Path, *, engine: str = backends.DEFAULT, max_rows: int = MAX_ROWS) -> Self:
         """Open the bundle at `path` with the engines of one backend; `max_rows` bounds one UNet call.
 
         Engines that `latentrt build` left in the bundle are used where they fit this machine; onnxruntime opens a
-        component that has none from the bundle's graph. Every file is checked against its hash first.
+        component that has none from the bundle's graph. A file is checked against its hash before it is used.
 
         Raises:
             BundleError: no bundle there, or a damaged one.
@@ -94,36 +106,38 @@ class Pipeline:
         """Draw a prompt step by step: iterate for each `Step`, then ask for `result()`."""
         return Stream(self, Request(prompt=prompt, **options))
 
-    def start(self, request: Request, on_step: Callable[[Step], None] | None = None) -> Job:
+    def start(self, request: Request, on_step: Callable[[Step], None] | None = None) -> Drawing:
         """Take a request into the loop. It joins at the next `step()`, beside the requests already there."""
-        canvas, _ = check_request(request, self.bundle.manifest)
-        schedule = prepare(request.sampler, self._table, request.num_inference_steps, request.karras)
+        planned = plan(request, self.bundle.manifest)
+        schedule = planned.schedule
         noise = TorchCpuNoise(request.seed)
-        start = noise.normal(canvas.latent_shape) if request.latents is None else request.latents
+        start = noise.normal(planned.latent_shape) if request.latents is None else request.latents
         x = start * np.float32(schedule.init_scale)
         sampling = get_sampler(request.sampler).sample(x, schedule, noise)
         job = Job(sampling, self._conditioning(request), schedule.steps, np.float32(schedule.final_scale), on_step)
         self._loop.join(job)
-        return job
+        return Drawing(request, planned, job)
 
     def step(self) -> list[Job]:
         """Answer one question of every request of one size: one step, for most samplers. Empty when none is live."""
         return self._loop.step()
 
-    def finish(self, request: Request, job: Job) -> Result:
+    def finish(self, drawing: Drawing) -> Result:
         """Decode a request whose job is done.
 
         Raises:
-            EngineError: the job was cancelled, or the latents or pictures hold NaN.
+            EngineError: the job is not done or was cancelled, or its picture holds NaN.
             Exception: what ended the job, if something did.
         """
+        job = drawing.job
+        if not job.done:
+            raise EngineError("the request is still being drawn: call step() until its job is done")
         if job.error is not None:
             raise job.error
         if job.latents is None:
             raise EngineError("the request was cancelled: it has no picture")
-        canvas, decoder = check_request(request, self.bundle.manifest)
-        facts = [self._facts(request, canvas, decoder, i) for i in range(len(job.latents))]
-        decoded = self.decode(job.latents, decoder)
+        facts = [self._facts(drawing, i) for i in range(len(job.latents))]
+        decoded = self.decode(job.latents, drawing.plan.decoder)
         images = [to_image(picture, fact) for picture, fact in zip(decoded, facts, strict=True)]
         return Result(images, job.latents, facts)
 
@@ -137,6 +151,7 @@ class Pipeline:
 
     def close(self) -> None:
         """Close all engines."""
+        self._closed = True
         self._engines.clear()
         self._stack.close()
 
@@ -150,6 +165,8 @@ class Pipeline:
 
     def _engine(self, component: str) -> Engine:
         """The open engine of a component; decoders are opened when they are first used."""
+        if self._closed:
+            raise EngineError("the pipeline is closed: open it again")
         if component not in self._engines:
             folder = store.find(self._backend, self.bundle, component)
             self._engines[component] = self._stack.enter_context(self._backend.open(self.bundle, component, folder))
@@ -164,19 +181,20 @@ class Pipeline:
         hidden = engine.run({"input_ids": np.stack([t.ids for t in tokens])})[engine.outputs[0].name]
         return Conditioning(hidden[0], hidden[1] if request.guided else None, request.guidance_scale)
 
-    def _facts(self, request: Request, canvas: Canvas, decoder: str, index: int) -> dict[str, str]:
-        used = (UNET, TEXT_ENCODER, decoder_component(decoder))
+    def _facts(self, drawing: Drawing, index: int) -> dict[str, str]:
+        request, planned = drawing.request, drawing.plan
+        used = (UNET, TEXT_ENCODER, decoder_component(planned.decoder))
         keys = " ".join(f"{component}={self._engine(component).key.id}" for component in used)
         return {
             "prompt": request.prompt,
             "negative_prompt": request.negative_prompt,
-            "seed": str(request.seed) if request.latents is None else "latents given",
+            "seed": f"{request.seed}{'' if request.latents is None else ', start latents given'}",
             "image": f"{index + 1} of {request.num_images_per_prompt}",
             "sampler": request.sampler + (" karras" if request.karras else ""),
             "steps": str(request.num_inference_steps),
             "guidance_scale": str(request.guidance_scale),
-            "size": f"{canvas.width}x{canvas.height}",
-            "decoder": decoder,
+            "size": f"{planned.width}x{planned.height}",
+            "decoder": planned.decoder,
             "bundle": self.bundle.hash,
             "engine": f"{self._backend.name} {keys}",
             "latentrt": __version__,
@@ -188,13 +206,12 @@ class Stream:
 
     def __init__(self, pipeline: Pipeline, request: Request) -> None:
         self._pipeline = pipeline
-        self._request = request
         self._steps: deque[Step] = deque()
-        self._job = pipeline.start(request, self._steps.append)
+        self._drawing = pipeline.start(request, self._steps.append)
 
     def __iter__(self) -> Iterator[Step]:
         """Yield each step as it is done; leaving the iteration early leaves the request in the loop."""
-        while self._steps or not self._job.done:
+        while self._steps or not self._drawing.job.done:
             if self._steps:
                 yield self._steps.popleft()
             else:
@@ -208,8 +225,8 @@ class Stream:
         except BaseException:
             self.cancel()
             raise
-        return self._pipeline.finish(self._request, self._job)
+        return self._pipeline.finish(self._drawing)
 
     def cancel(self) -> None:
         """Take the request out of the loop."""
-        self._job.cancel()
+        self._drawing.job.cancel()

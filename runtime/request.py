@@ -12,6 +12,11 @@ from numpy.typing import NDArray
 from latentrt.engines.errors import InputError, unknown_name
 from latentrt.engines.manifest import Manifest
 
+from .noise import torch_seed
+from .samplers import prepare
+from .schedule import NoiseTable, Schedule
+from .tokenizer import check_text
+
 MAX_SIZE = 4096  # pixels on a side
 MAX_STEPS = 1000  # the model was trained on no more timesteps
 MAX_IMAGES = 64
@@ -45,44 +50,43 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Canvas:
-    """The checked size of a request, in pixels and as the shape of its latents."""
+class Plan:
+    """A request that was checked against a bundle: its size, its decoder, its path from noise to latent."""
 
-    width: int
-    height: int
+    width: int  # pixels
+    height: int  # pixels
     latent_shape: tuple[int, int, int, int]
+    decoder: str
+    schedule: Schedule
 
 
-def check_request(request: Request, manifest: Manifest) -> tuple[Canvas, str]:
-    """Check a request; returns its canvas and the name of its decoder. The sampler and the seed check themselves.
+def plan(request: Request, manifest: Manifest) -> Plan:
+    """Check every argument of a request, and fill in what the bundle decides.
 
     Raises:
         InputError: names the argument, what it expects and what it got.
     """
     for name in ("prompt", "negative_prompt"):
-        if not isinstance(getattr(request, name), str):
-            raise InputError(f"{name} is a text; got {getattr(request, name)!r}")
+        check_text(name, getattr(request, name))
     _check_count("num_inference_steps", request.num_inference_steps, MAX_STEPS)
     _check_count("num_images_per_prompt", request.num_images_per_prompt, MAX_IMAGES)
     scale = request.guidance_scale
     if isinstance(scale, bool) or not isinstance(scale, int | float) or not math.isfinite(scale) or scale < 0:
         raise InputError(f"guidance_scale is a finite number, 0 or more; got {scale!r}")
-    decoder = request.decoder or manifest.default_decoder
+    torch_seed(request.seed)
+    decoder = manifest.default_decoder if request.decoder is None else request.decoder
     if decoder not in manifest.decoders:
         raise unknown_name("decoder", decoder, manifest.decoders)
-    return _canvas(request, manifest), decoder
-
-
-def _canvas(request: Request, manifest: Manifest) -> Canvas:
-    model = manifest.model
+    model, facts = manifest.model, manifest.scheduler
     width = _checked_side("width", request.width, manifest)
     height = _checked_side("height", request.height, manifest)
     factor = model.vae_scale_factor
     shape = (request.num_images_per_prompt, model.latent_channels, height // factor, width // factor)
-    latents = request.latents
-    if latents is not None:
-        _check_latents(latents, shape)
-    return Canvas(width, height, shape)
+    if request.latents is not None:
+        _check_latents(request.latents, shape)
+    table = NoiseTable(facts.beta_start, facts.beta_end, facts.num_train_timesteps, facts.steps_offset)
+    schedule = prepare(request.sampler, table, request.num_inference_steps, request.karras)
+    return Plan(width, height, shape, decoder, schedule)
 
 
 def _check_latents(latents: Any, shape: tuple[int, ...]) -> None:

@@ -66,7 +66,7 @@ class ClipTokenizer:
         Raises:
             InputError: not text, or text with a lone surrogate, which is half of a character.
         """
-        _check_text(prompt)
+        check_text("prompt", prompt)
         encoding = self._tokenizer.encode(prompt, add_special_tokens=False)
         fitting = encoding.ids[:ROOM]
         ids = np.full(MAX_TOKENS, self._pad_token_id, np.int64)
@@ -113,14 +113,19 @@ def _check_vocabulary(tokenizer: Tokenizer, pad_token_id: int, path: str | Path)
         )
 
 
-def _check_text(prompt: str) -> None:
-    if not isinstance(prompt, str):
-        raise InputError(f"prompt: expected text, found {type(prompt).__name__}")
+def check_text(name: str, text: str) -> None:
+    """Check that an argument is text that can be encoded.
+
+    Raises:
+        InputError: not a string, or one with a lone surrogate; it names the argument.
+    """
+    if not isinstance(text, str):
+        raise InputError(f"{name}: expected text, found {type(text).__name__}")
     try:
-        prompt.encode("utf-8")
+        text.encode("utf-8")
     except UnicodeEncodeError as error:
         raise InputError(
-            f"prompt: character {error.start + 1} is U+{ord(prompt[error.start]):04X}, half of a surrogate pair and no "
+            f"{name}: character {error.start + 1} is U+{ord(text[error.start]):04X}, half of a surrogate pair and no "
             "character by itself; remove it, or read the prompt as UTF-8"
         ) from error
 

@@ -58,7 +58,8 @@ def latent_pool(vae: AutoencoderKL, count: int, folder: Path) -> tuple[list[Scen
         means.append((posterior.mean * VAE["scaling_factor"]).half().cpu())
         stds.append((posterior.std * VAE["scaling_factor"]).half().cpu())
     mean, std = torch.cat(means), torch.cat(stds)
-    torch.save({"mean": mean, "std": std}, file)
+    torch.save({"mean": mean, "std": std}, file.with_suffix(".tmp"))
+    file.with_suffix(".tmp").replace(file)
     return scenes, mean, std
 
 

@@ -103,6 +103,7 @@ def _write(file: Path, tensors: dict[str, Tensor], facts: Facts) -> None:
     beside = file.with_suffix(".tmp")
     try:
         save_file(tensors, beside, metadata={METADATA_KEY: msgspec.json.encode(facts).decode()})
+        beside.chmod(0o644)  # safetensors leaves 0600
         beside.replace(file)
     except OSError as error:
         raise OutputError(f"{file} cannot be written: {error.strerror or error}") from error

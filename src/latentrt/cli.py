@@ -5,29 +5,31 @@ What a command needs is imported when it runs: `generate` must work where PyTorc
 
 from __future__ import annotations
 
+import io
 import sys
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal
 
-import click
 import typer
 from rich.console import Console
 
 from . import __version__
+from .commands.printing import one_line
 from .engines.backend import DEFAULT as DEFAULT_ENGINE
 from .engines.errors import InputError, LatentrtError
 
 INTERRUPTED = 2  # as for any run that a user's action kept from finishing
+_TYPER_INTERRUPTED = 130  # what typer makes of Ctrl-C
 
 app = typer.Typer(
     name="latentrt",
     help="Stable Diffusion 1.5 as verified engines: export once, build anywhere, run without PyTorch.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-console = Console(stderr=True, highlight=False, soft_wrap=True)
+console = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
 
 BundleArgument = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A bundle's folder.", show_default=False)]
 EngineOption = Annotated[str, typer.Option("--engine", help="The engine library to use.")]
@@ -35,29 +37,45 @@ EngineOption = Annotated[str, typer.Option("--engine", help="The engine library 
 
 def main() -> None:
     """Run the command line: one line for each error, and its exit code; never a traceback for bad input."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a file's name may be no valid text
     warnings.showwarning = _show_warning  # type: ignore[assignment] # the other arguments are not used
     sys.exit(run(sys.argv[1:]))
 
 
 def run(arguments: list[str]) -> int:
     """Run one command; returns the exit code: 0, 1 for a failed check, 2 for any other error."""
+    return guarded(lambda: app(arguments, standalone_mode=False))
+
+
+def guarded(action: Callable[[], object]) -> int:
+    """Do `action`; returns its exit code, or prints the one line of its error."""
     try:
-        code = app(arguments, standalone_mode=False)
-    except click.ClickException as error:
-        return _fail(error.format_message().replace("\n", " "), error.exit_code)
+        code = action()
+        sys.stdout.flush()
+    except typer.TyperException as error:
+        return _fail(error.format_message(), LatentrtError.exit_code)
     except LatentrtError as error:
         return _fail(str(error), error.exit_code)
-    except (KeyboardInterrupt, click.Abort):
-        return _fail("interrupted; nothing half written was left", INTERRUPTED)
+    except (KeyboardInterrupt, typer.Abort):
+        code = _TYPER_INTERRUPTED
     except MemoryError:
         return _fail("out of memory: ask for a smaller size or fewer pictures", LatentrtError.exit_code)
+    except OSError as error:
+        about = f"{error.filename}: " if error.filename is not None else ""
+        return _fail(f"{about}{error.strerror or error}", LatentrtError.exit_code)
+    if code == _TYPER_INTERRUPTED:
+        return _fail("interrupted; nothing half written was left", INTERRUPTED)
     return code if isinstance(code, int) else 0
 
 
 @app.callback(invoke_without_command=True)
-def _root(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
-    if version:
-        typer.echo(f"latentrt {__version__}")
+def _root(
+    context: typer.Context, version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False
+) -> None:
+    if context.invoked_subcommand is None:
+        typer.echo(f"latentrt {__version__}" if version else context.get_help())
         raise typer.Exit
 
 
@@ -144,9 +162,9 @@ def inspect(
 
 def _show_warning(message: Warning | str, category: type[Warning], *_: object) -> None:
     if category.__module__.startswith("latentrt"):
-        console.print(f"warning: {message}", markup=False)
+        console.print(f"warning: {one_line(str(message))}", markup=False)
 
 
 def _fail(message: str, code: int) -> int:
-    console.print(f"error: {message}", markup=False)
+    console.print(f"error: {one_line(message)}", markup=False)
     return code

@@ -15,6 +15,7 @@ import pytest
 from latentrt import Pipeline, Request
 from latentrt.engines.errors import BundleError, EngineError, InputError
 from latentrt.engines.manifest import decoder_component
+from latentrt.runtime.loop import Step
 from latentrt.runtime.picture import read_facts, to_image
 from latentrt.runtime.pipeline import PromptWarning
 
@@ -41,7 +42,7 @@ def test_requests_that_join_and_leave_at_any_step_draw_what_they_draw_alone(demo
         waiting, jobs, rounds = list(REQUESTS), [], 0
         while waiting or any(not job.done for job in jobs):
             while waiting and waiting[0][0] <= rounds:
-                jobs.append(pipe.start(waiting.pop(0)[1]))
+                jobs.append(pipe.start(waiting.pop(0)[1]).job)
             pipe.step()
             rounds += 1
         for job, expected in zip(jobs, alone, strict=True):
@@ -55,21 +56,20 @@ def options_of(request: Request) -> dict[str, object]:
     return {name: getattr(request, name) for name in request.__dataclass_fields__}
 
 
-def test_one_requests_failure_ends_that_request_alone(pipeline: Pipeline) -> None:
-    def broken(x, schedule, noise):
-        yield from ()
-        raise ValueError("this sampler is broken")
+def test_one_requests_failure_ends_that_request_alone(demo_bundle: Path) -> None:
+    def fails(step: Step) -> None:
+        if step.index == 1:
+            raise ValueError("the listener is broken")
 
-    good = pipeline.start(Request(prompt="a red star", num_inference_steps=2))
-    from latentrt.runtime.denoiser import Conditioning
-    from latentrt.runtime.loop import Job
-
-    bad = Job(broken(None, None, None), Conditioning(np.zeros((77, 96), np.float32)), 2)
-    assert bad.done
-    assert isinstance(bad.error, ValueError)
-    while pipeline.step():
-        pass
-    assert good.latents is not None
+    request = Request(prompt="a red star", num_inference_steps=4)
+    with Pipeline.open(demo_bundle, engine="fake") as pipe:
+        alone = pipe.generate("a red star", num_inference_steps=4).latents
+        good, bad = pipe.start(request), pipe.start(request, fails)
+        while pipe.step():
+            pass
+        np.testing.assert_array_equal(good.job.latents, alone)
+        with pytest.raises(ValueError, match="the listener is broken"):
+            pipe.finish(bad)
 
 
 def test_an_engines_failure_reaches_the_caller(demo_bundle: Path) -> None:
@@ -114,7 +114,7 @@ def test_latents_given_replace_the_seeds_noise(pipeline: Pipeline) -> None:
     given = pipeline.generate("a red star", num_inference_steps=3, latents=noise)
     seeded = pipeline.generate("a red star", num_inference_steps=3, seed=5)
     np.testing.assert_array_equal(given.latents, seeded.latents)
-    assert given.facts[0]["seed"] == "latents given"
+    assert given.facts[0]["seed"] == "0, start latents given"
 
 
 def test_a_saved_picture_says_how_it_was_made(pipeline: Pipeline, tmp_path: Path) -> None:
@@ -178,7 +178,8 @@ def test_nan_is_an_error_and_never_a_black_picture() -> None:
         ({"decoder": "ft-mes"}, "did you mean 'ft-mse'"),
         ({"latents": np.zeros((1, 4, 8, 8), np.float32)}, "latents are start noise, float32"),
         ({"latents": np.full((1, 4, 16, 16), np.inf, np.float32)}, "NaN or infinity"),
-        ({"negative_prompt": None}, "negative_prompt is a text"),
+        ({"negative_prompt": None}, "negative_prompt: expected text"),
+        ({"negative_prompt": "\udcff", "guidance_scale": 1.0}, "negative_prompt: character 1"),
     ],
 )
 def test_bad_options_are_named(pipeline: Pipeline, options: dict[str, object], words: str) -> None:

@@ -13,14 +13,14 @@ from latentrt.engines.bundle import Bundle
 from latentrt.engines.errors import InputError
 from latentrt.runtime.picture import png_bytes
 from latentrt.runtime.pipeline import Pipeline, Result, Stream
-from latentrt.runtime.request import Request, check_request
+from latentrt.runtime.request import Request, plan
 
 
 def generate_command(console: Console, path: Path, request: Request, engine: str, output: Path) -> None:
     """Draw `request` and write its pictures; prints each file's name on standard output."""
     if output.suffix.lower() != ".png":
         raise InputError(f"cannot write {output}: pictures are PNG files; give a name that ends in .png")
-    check_request(request, Bundle.open(path).manifest)  # before engines are opened, which may take seconds
+    plan(request, Bundle.open(path).manifest)  # before engines are opened, which may take seconds
     names = _file_names(output, request.num_images_per_prompt)
     with ExitStack() as stack:
         places = [stack.enter_context(new_file(name)) for name in names]

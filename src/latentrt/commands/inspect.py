@@ -12,6 +12,8 @@ from latentrt.engines.bundle import Bundle
 from latentrt.engines.errors import EngineError, LatentrtError
 from latentrt.runtime.picture import read_facts
 
+from .printing import one_line
+
 
 def inspect_picture(path: Path) -> None:
     """Print how a PNG was made."""
@@ -43,7 +45,8 @@ def inspect_bundle(console: Console, path: Path) -> None:
 
 def _print_components(bundle: Bundle) -> None:
     for name, component in bundle.manifest.components.items():
-        _say(f"\n{name}: at most {component.max_abs_error:.0e} from PyTorch in fp32")
+        print()
+        _say(f"{name}: at most {component.max_abs_error:.0e} from PyTorch in fp32")
         for direction, specs in (("takes", component.inputs), ("gives", component.outputs)):
             for spec in specs:
                 _say(f"  {direction} {spec}")
@@ -51,7 +54,8 @@ def _print_components(bundle: Bundle) -> None:
 
 def _print_engines(bundle: Bundle) -> None:
     records = store.stored(bundle)
-    _say(f"\nengines: {len(records) or 'none built; onnxruntime opens the graphs as they are'}")
+    print()
+    _say(f"engines: {len(records) or 'none built; onnxruntime opens the graphs as they are'}")
     for record in records:
         if isinstance(record, EngineError):
             _say(f"  damaged: {record}")
@@ -72,5 +76,4 @@ def _fit(bundle: Bundle, record: store.EngineRecord) -> str:
 
 
 def _say(line: str) -> None:
-    """Print a line whose words may come from a stranger's file: control codes are shown, not obeyed."""
-    print("".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in line))
+    print(one_line(line))
