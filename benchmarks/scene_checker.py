@@ -40,6 +40,7 @@ _OUTLINES: dict[str, list[tuple[float, float]]] = {  # corners; only their propo
 }  # fmt: skip
 
 BORDER = 4  # pixels around the edge that show the background
+MIN_EVENNESS = 0.5  # of the border must be of one colour: else there is no background for a shape to stand on
 MIN_AREA = 60  # pixels; a smaller region is a speck
 MIN_OVERLAP = 0.75  # intersection over union with the best outline; a shape of another kind stays below
 MAX_CLUTTER = 0.25  # a second region of this share of the first makes it a picture of two things
@@ -65,6 +66,8 @@ def look(image: NDArray[np.uint8]) -> Sighting:
     edge = np.ones(labels.shape, bool)
     edge[BORDER:-BORDER, BORDER:-BORDER] = False
     background = _most_common(labels[edge])
+    if (labels[edge] == background).mean() < MIN_EVENNESS:
+        return Sighting(names[background], None, None, 0.0)
     region, share_of_second = _largest_region(labels != background)
     if region is None or share_of_second > MAX_CLUTTER:
         return Sighting(names[background], None, None, 0.0)

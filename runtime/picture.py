@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,8 @@ def to_image(decoded: NDArray[np.float32], facts: Mapping[str, str]) -> Image.Im
     info = PngInfo()
     for key, value in facts.items():
         info.add_itxt(PREFIX + key, value)
-    image.info["pnginfo"] = info  # Pillow's PNG writer takes it from here
+    # Pillow takes a PNG's texts from the call alone; bound here, a plain `image.save("out.png")` writes them
+    image.save = partial(image.save, pnginfo=info)  # type: ignore[method-assign]
     return image
 
 

@@ -114,7 +114,7 @@ BAD_WORDS: dict[str, tuple[list[str], str]] = {
     "a name too long": (["inspect", "{tmp}/" + "x" * 300], "File name too long"),
     "two lines in a name": (["inspect", "{tmp}/a\nb"], "does not exist"),
     "no such option": (["generate", "{bundle}", "x", "--stepz", "3"], "No such option"),
-    "a word for a number": (["generate", "{bundle}", "x", "--steps", "many"], "many"),
+    "a word for a number": (["generate", "{bundle}", "x", "--steps", "many"], "valid integer"),
     "nothing at the path": (["generate", "{tmp}/nowhere", "x"], "there is no bundle at"),
     "not a bundle": (["generate", "{tmp}", "x"], "is not a bundle: it has no file bundle.json"),
     "a file for a bundle": (["generate", "{bundle}/bundle.json", "x"], "is not a bundle"),

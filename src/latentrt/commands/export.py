@@ -28,7 +28,7 @@ def export_command(
         except ImportError as error:
             raise EngineError(f"export needs PyTorch and {error.name}: pip install 'latentrt[export]'") from error
     columns = (TextColumn("exporting {task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True) as bar:
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(source.name, total=None)
 
         def report(part: Part) -> None:

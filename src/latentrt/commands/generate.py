@@ -40,7 +40,7 @@ def _file_names(output: Path, count: int) -> list[Path]:
 
 def _draw(console: Console, stream: Stream, steps: int) -> Result:
     columns = (TextColumn("denoising"), BarColumn(), MofNCompleteColumn(), TextColumn("steps"), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("", total=steps)
         for step in stream:
             progress.update(task, completed=step.index + 1)
