@@ -43,7 +43,7 @@ def _measure(folder: Path, packages: list[str]) -> dict[str, Any]:
     sizes = {entry.name: _bytes(entry) for entry in target.iterdir()}
     largest = sorted(sizes, key=lambda name: -sizes[name])[:_LARGEST]
     return {
-        "torch": next((file.name.split("-")[1] for file in target.glob("torch-*.dist-info")), None),
+        "torch": next((file.stem.split("-")[1] for file in target.glob("torch-*.dist-info")), None),
         "MB": round(sum(sizes.values()) / 1e6),
         "packages": len(list(target.glob("*.dist-info"))),
         "largest, MB": {name: round(sizes[name] / 1e6, 1) for name in largest},

@@ -16,6 +16,7 @@ import typer
 from rich.console import Console
 
 from . import __version__
+from .commands.interrupt import watch_interrupt
 from .commands.printing import one_line
 from .engines.backend import DEFAULT as DEFAULT_ENGINE
 from .engines.errors import InputError, LatentrtError
@@ -51,23 +52,33 @@ def run(arguments: list[str]) -> int:
 
 def guarded(action: Callable[[], object]) -> int:
     """Do `action`; returns its exit code, or prints the one line of its error."""
-    try:
-        code = action()
-        sys.stdout.flush()
-    except typer.TyperException as error:
-        return _fail(error.format_message(), LatentrtError.exit_code)
-    except LatentrtError as error:
-        return _fail(str(error), error.exit_code)
-    except (KeyboardInterrupt, typer.Abort):
-        code = _TYPER_INTERRUPTED
-    except MemoryError:
-        return _fail("out of memory: ask for a smaller size or fewer pictures", LatentrtError.exit_code)
-    except OSError as error:
-        about = f"{error.filename}: " if error.filename is not None else ""
-        return _fail(f"{about}{error.strerror or error}", LatentrtError.exit_code)
+    with watch_interrupt() as interrupt:
+        try:
+            code = action()
+            sys.stdout.flush()
+        except (KeyboardInterrupt, typer.Abort):
+            code = _TYPER_INTERRUPTED
+        except Exception as error:
+            if not interrupt.pressed:
+                return _fail_with(error)
+            code = _TYPER_INTERRUPTED
     if code == _TYPER_INTERRUPTED:
         return _fail("interrupted; nothing half written was left", INTERRUPTED)
     return code if isinstance(code, int) else 0
+
+
+def _fail_with(error: Exception) -> int:
+    """Print the one line of an error that is the user's to mend; raise any other, which is a defect."""
+    if isinstance(error, typer.TyperException):
+        return _fail(error.format_message(), LatentrtError.exit_code)
+    if isinstance(error, LatentrtError):
+        return _fail(str(error), error.exit_code)
+    if isinstance(error, MemoryError):
+        return _fail("out of memory: ask for a smaller size or fewer pictures", LatentrtError.exit_code)
+    if isinstance(error, OSError):
+        about = f"{error.filename}: " if error.filename is not None else ""
+        return _fail(f"{about}{error.strerror or error}", LatentrtError.exit_code)
+    raise error
 
 
 @app.callback(invoke_without_command=True)
