@@ -16,10 +16,11 @@ from rich.console import Console
 from rich.progress import track
 
 from latentrt.cli import guarded, run
+from latentrt.export.demo.config import CHECKPOINT
 from latentrt.runtime.picture import to_image
 from latentrt.runtime.pipeline import Pipeline
 
-from .demo_model import CHECKPOINT, GUIDANCE, SAMPLER, STEPS, VAES
+from .demo_model import GUIDANCE, SAMPLER, STEPS, VAES
 
 BUNDLE = Path("build/demo-bundle")
 SHEET, DECODER_SHEET = Path("demo.png"), Path("demo-decoders.png")

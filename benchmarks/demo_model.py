@@ -20,15 +20,16 @@ from rich.progress import track
 from latentrt.engines.backend import get_backend
 from latentrt.engines.bundle import Bundle, sha256
 from latentrt.engines.manifest import VAE_ENCODER, decoder_component
+from latentrt.export.demo.config import CHECKPOINT
 from latentrt.export.demo.scenes import Scene, draw, held_out_scenes, plain_caption, random_scene
 from latentrt.export.export import export_bundle
+from latentrt.export.source import OWN_DECODER
 from latentrt.runtime.pipeline import Pipeline
 from latentrt.runtime.request import Request
 
 from .machine import write_result
 from .scene_checker import Sighting, look
 
-CHECKPOINT = Path(__file__).resolve().parents[1] / "export/demo/checkpoint"
 VAES = {name: CHECKPOINT / f"demo-vae-{name}.safetensors" for name in ("ft-ema", "ft-mse")}
 GUIDANCE, STEPS, SAMPLER = 3.0, 20, "dpmpp_2m"
 AT_ONCE = 8  # requests in the loop together
@@ -95,7 +96,7 @@ def _pictures(bundle: Path, scenes: Sequence[Scene], guidance_scale: float) -> I
                     guidance_scale=guidance_scale,
                     num_inference_steps=STEPS,
                     sampler=SAMPLER,
-                    decoder="kl-f8",
+                    decoder=OWN_DECODER,
                     seed=start + index,
                 )
                 for index, scene in enumerate(scenes[start : start + AT_ONCE])

@@ -7,14 +7,13 @@ from pathlib import Path
 
 import transformers
 
+from ..source import OWN_DECODER
 from ..vocabulary import clip_tokenizer
 from .autoencoder import autoencoders
-from .config import Recipe
+from .config import CHECKPOINT, Recipe
 from .diffusion import train_diffusion
 from .pack import pack_demo
 from .text import train_text_encoder
-
-CHECKPOINT = Path(__file__).parent / "checkpoint"
 
 
 def main() -> None:
@@ -35,7 +34,7 @@ def train_and_pack(recipe: Recipe, state: Path, output: Path) -> None:
     tokenizer = clip_tokenizer()
     vaes = autoencoders(recipe, state)
     encoder = train_text_encoder(recipe.text, tokenizer, state)
-    unet, unet_ema = train_diffusion(recipe, vaes["kl-f8"], encoder, tokenizer, state)
+    unet, unet_ema = train_diffusion(recipe, vaes[OWN_DECODER], encoder, tokenizer, state)
     pack_demo(unet, unet_ema, vaes, encoder, output)
 
 

@@ -10,6 +10,7 @@ import torch
 from diffusers import AutoencoderKL
 from torch import Tensor
 
+from ..source import OWN_DECODER
 from .config import SEED, VAE, Recipe, Stage
 from .scenes import SIZE, draw, random_scene
 from .training import autocast, device, train
@@ -98,4 +99,4 @@ def autoencoders(recipe: Recipe, folder: Path) -> dict[str, AutoencoderKL]:
     """The three autoencoders by name: `kl-f8`, and its two refined decoders."""
     base = train_autoencoder(recipe.autoencoder, folder)
     stages = {"ft-ema": recipe.ft_ema, "ft-mse": recipe.ft_mse}
-    return {"kl-f8": base} | {name: refine_decoder(base, name, stage, folder) for name, stage in stages.items()}
+    return {OWN_DECODER: base} | {name: refine_decoder(base, name, stage, folder) for name, stage in stages.items()}

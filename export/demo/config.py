@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 SEED = 0
+CHECKPOINT = Path(__file__).parent / "checkpoint"  # where the trained model lies in the repository
 
 # Heads of 16 channels or more, because TensorRT's fused attention starts there.
 UNET: dict[str, Any] = {

@@ -17,11 +17,11 @@ from latentrt.engines.errors import OutputError
 from ..architecture import METADATA_KEY, Facts, TextFacts, UNetFacts, VaeFacts
 from ..checkpoint import EMA_PREFIX
 from ..conversion import TEXT_PREFIX, UNET_PREFIX, VAE_PREFIX, Tensors, text_tensors, unet_tensors, vae_tensors
+from ..source import OWN_DECODER
 from .config import Recipe
 from .scenes import SIZE
 
 LICENCE = "Apache-2.0"  # trained from nothing, on scenes that this project's code draws
-OWN_VAE = "kl-f8"
 ENCODER = ("encoder.", "quant_conv.")
 
 
@@ -56,12 +56,12 @@ def pack_demo(
     Raises:
         OutputError: an encoder is not byte for byte that of "kl-f8", or a weight does not fit float16.
     """
-    facts = demo_facts(unet, vaes[OWN_VAE], text_encoder)
-    files = {"demo.safetensors": compvis_state_dict(unet, unet_ema, vaes[OWN_VAE], text_encoder)}
+    facts = demo_facts(unet, vaes[OWN_DECODER], text_encoder)
+    files = {"demo.safetensors": compvis_state_dict(unet, unet_ema, vaes[OWN_DECODER], text_encoder)}
     halves = {name: _half(vae_tensors(vae)) for name, vae in vaes.items()}
     for name, tensors in halves.items():
-        _check_same_encoder(name, tensors, halves[OWN_VAE])
-        if name != OWN_VAE:
+        _check_same_encoder(name, tensors, halves[OWN_DECODER])
+        if name != OWN_DECODER:
             files[f"demo-vae-{name}.safetensors"] = tensors
     folder.mkdir(parents=True, exist_ok=True)
     for file, tensors in files.items():
@@ -95,7 +95,9 @@ def _half(tensors: Tensors) -> dict[str, Tensor]:
 def _check_same_encoder(name: str, tensors: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
     for key in own:
         if key.startswith(ENCODER) and not torch.equal(tensors[key], own[key]):
-            raise OutputError(f"autoencoder {name}: {key} is not that of {OWN_VAE}; only the decoder may be refined")
+            raise OutputError(
+                f"autoencoder {name}: {key} is not that of {OWN_DECODER}; only the decoder may be refined"
+            )
 
 
 def _write(file: Path, tensors: dict[str, Tensor], facts: Facts) -> None:
