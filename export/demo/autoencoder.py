@@ -12,11 +12,13 @@ from torch import Tensor
 
 from ..source import OWN_DECODER
 from .config import SEED, VAE, Recipe, Stage
+from .pool import LatentPool, pooled_picture
 from .scenes import SIZE, draw, random_scene
 from .training import autocast, device, train
 
 KL_WEIGHT = 1e-4  # on means per element: enough that latents are smooth, too little to blur
 CROP = 64  # the first part trains on crops: convolutions see four times as many scenes for the same work
+LATENT_SIDE = 8  # pixels to a latent
 FULL_SIZE_SHARE = 0.2  # the last part trains on whole pictures, which the attention in the middle needs
 
 
@@ -74,19 +76,56 @@ def scale_latents(vae: AutoencoderKL) -> AutoencoderKL:
     return vae
 
 
-def refine_decoder(vae: AutoencoderKL, name: str, stage: Stage, folder: Path) -> AutoencoderKL:
+def train_decoder(vae: AutoencoderKL, pool: LatentPool, stage: Stage, folder: Path) -> AutoencoderKL:
+    """A copy of `vae` whose decoder alone trained on, by L1: small shapes need longer than the latents do.
+
+    Three steps of four are on the middle of the picture, where its shapes are; the last part is on whole pictures.
+    """
+    longer = copy.deepcopy(vae)
+    longer.decoder.train().requires_grad_(True)
+    whole_from = int(stage.steps * (1 - FULL_SIZE_SHARE))
+
+    def loss(step: int) -> Tensor:
+        rng = np.random.default_rng([SEED, 5, step])
+        whole = step >= whole_from or rng.random() < 0.25
+        crop = SIZE if whole else CROP
+        z, x = _middles(pool, max(1, stage.batch * CROP**2 // crop**2), crop, rng)
+        with autocast():
+            y = longer.decode(z).sample
+        error: Tensor = (y.float() - x).abs().mean()
+        return error
+
+    train("decoder", longer, stage, loss, folder, parameters=longer.decoder.parameters())
+    return longer.eval().requires_grad_(False)
+
+
+def _middles(pool: LatentPool, count: int, crop: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """Latents and their pictures, cut to the same window of `crop` pixels near the middle."""
+    rows = rng.integers(0, len(pool), count)
+    spare = (SIZE - crop) // LATENT_SIDE  # latents that the window leaves over
+    top, left = rng.integers(spare // 4, spare - spare // 4 + 1, 2)
+    side = crop // LATENT_SIDE
+    z = pool.sample(rows)[:, :, top : top + side, left : left + side]
+    pictures = np.stack([pooled_picture(int(i)) for i in rows])
+    across, down = (slice(LATENT_SIDE * start, LATENT_SIDE * start + crop) for start in (left, top))
+    return _channels_last(z), _channels_last(torch.from_numpy(pictures[:, :, down, across]))
+
+
+def _channels_last(tensor: Tensor) -> Tensor:
+    return tensor.to(device()).contiguous(memory_format=torch.channels_last)
+
+
+def refine_decoder(vae: AutoencoderKL, pool: LatentPool, name: str, stage: Stage, folder: Path) -> AutoencoderKL:
     """A copy of `vae` whose decoder trained on, the encoder untouched; its weights are the moving average.
 
     `ft-ema` keeps the loss; `ft-mse` puts the weight on squared error (0.1 of L1 stays), as the published ones did.
     """
-    refined = copy.deepcopy(vae).train()
-    refined.decoder.requires_grad_(True)
+    refined = copy.deepcopy(vae)
+    refined.decoder.train().requires_grad_(True)
 
     def loss(step: int) -> Tensor:
-        x = images(2 * 10**6 + step, stage.batch, SIZE)
+        z, x = _middles(pool, stage.batch, SIZE, np.random.default_rng([SEED, 6, step]))
         with autocast():
-            with torch.no_grad():
-                z = vae.encode(x).latent_dist.sample()
             y = refined.decode(z).sample
         error: Tensor = y.float() - x
         return error.square().mean() + 0.1 * error.abs().mean() if name == "ft-mse" else error.abs().mean()
@@ -95,8 +134,9 @@ def refine_decoder(vae: AutoencoderKL, name: str, stage: Stage, folder: Path) ->
     return ema.module.eval()
 
 
-def autoencoders(recipe: Recipe, folder: Path) -> dict[str, AutoencoderKL]:
+def autoencoders(vae: AutoencoderKL, pool: LatentPool, recipe: Recipe, folder: Path) -> dict[str, AutoencoderKL]:
     """The three autoencoders by name: `kl-f8`, and its two refined decoders."""
-    base = train_autoencoder(recipe.autoencoder, folder)
+    base = train_decoder(vae, pool, recipe.decoder, folder)
     stages = {"ft-ema": recipe.ft_ema, "ft-mse": recipe.ft_mse}
-    return {OWN_DECODER: base} | {name: refine_decoder(base, name, stage, folder) for name, stage in stages.items()}
+    refined = {name: refine_decoder(base, pool, name, stage, folder) for name, stage in stages.items()}
+    return {OWN_DECODER: base} | refined

@@ -69,10 +69,12 @@ class Recipe:
     text: Stage = field(default_factory=lambda: Stage(steps=1500, batch=96, learning_rate=1e-3))
     autoencoder: Stage = field(default_factory=lambda: Stage(steps=4000, batch=16, learning_rate=1e-3))
     diffusion: Stage = field(default_factory=lambda: Stage(steps=8000, batch=32, learning_rate=6e-4, warmup=200))
+    decoder: Stage = field(default_factory=lambda: Stage(steps=6000, batch=16, learning_rate=6e-4))
+    detail: Stage = field(default_factory=lambda: Stage(steps=4000, batch=32, learning_rate=3e-4, warmup=200))
     ft_ema: Stage = field(default_factory=lambda: Stage(steps=500, batch=4, learning_rate=2e-4, ema_decay=0.99))
     ft_mse: Stage = field(default_factory=lambda: Stage(steps=500, batch=4, learning_rate=2e-4, ema_decay=0.99))
     plain_noise_steps: int = 2900  # of the diffusion model; then `diffusion.py` makes the text worth reading
-    latent_pool: int = 40_000  # scenes encoded once, before the diffusion model trains on them
+    latent_pool: int = 24_000  # scenes encoded once, before decoders and diffusion model train on them
     caption_dropout: float = 0.1  # so that the empty prompt means "any scene"
 
     @classmethod
@@ -80,5 +82,13 @@ class Recipe:
         """Two steps of everything: shows that the code runs, teaches the model nothing."""
         tiny = Stage(steps=2, batch=2, learning_rate=1e-3, warmup=1)
         return cls(
-            text=tiny, autoencoder=tiny, diffusion=tiny, ft_ema=tiny, ft_mse=tiny, latent_pool=8, plain_noise_steps=1
+            text=tiny,
+            autoencoder=tiny,
+            diffusion=tiny,
+            decoder=tiny,
+            detail=tiny,
+            ft_ema=tiny,
+            ft_mse=tiny,
+            latent_pool=8,
+            plain_noise_steps=1,
         )

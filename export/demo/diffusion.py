@@ -2,34 +2,51 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
-from rich.progress import track
 from torch import Tensor
 from torch.nn import functional as F
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from .config import SEED, UNET, VAE, Recipe
-from .scenes import Scene, caption, draw, random_scene
+from .config import SEED, UNET, VAE, Recipe, Stage
+from .pool import LatentPool, pooled_scene
+from .scenes import Scene, caption
 from .text import tokenize
 from .training import autocast, device, train
 
+Unets: TypeAlias = tuple[UNet2DConditionModel, UNet2DConditionModel]  # raw weights, averaged weights
 TRAIN_TIMESTEPS = 1000
 BETA_START, BETA_END = 0.00085, 0.012  # SD 1.5's "scaled linear" schedule
-SNR_CEILING = 5.0  # Min-SNR-gamma weighting (Hang et al. 2023): https://arxiv.org/abs/2303.09556
-
-# SD 1.5's schedule ends with a little signal left. A plain background is so even that its colour can be read off even
-# the noisiest training latent, so that a model would hardly learn it from the text, and then take it from the start
-# noise when it draws. After a first part, three things make the text worth reading: low frequencies of the noise vary
-# more ("offset noise"), most timesteps are noisy ones, and their loss counts for more.
-SNR_FLOOR = 0.1
-NOISY_FROM, NOISY_SHARE = 600, 0.5
 OFFSET_SCALES = {1: 0.6, 4: 0.3}  # deviation of noise that is constant over the picture, and over quarters of a side
-ENCODE_BATCH = 16
+NOISY_FROM = 600
+
+
+@dataclass(frozen=True)
+class Emphasis:
+    """What a part of the training attends to: the noise it draws, and how its loss is weighed.
+
+    SD 1.5's schedule ends with a little signal left. A plain background is so even that its colour can be read off even
+    the noisiest training latent, so that a model would hardly learn it from the text, and then take it from the start
+    noise when it draws. Three things make the text worth reading: low frequencies of the noise vary more ("offset
+    noise"), more timesteps are noisy ones, and their loss counts for more.
+    """
+
+    offset: float  # strength of the offset noise
+    noisy_share: float  # of timesteps from `NOISY_FROM` on, beside what chance gives
+    snr_floor: float
+    snr_ceiling: float  # Min-SNR-gamma weighting (Hang et al. 2023): https://arxiv.org/abs/2303.09556
+
+
+PLAIN = Emphasis(offset=0.0, noisy_share=0.0, snr_floor=0.0, snr_ceiling=5.0)
+WORDS = Emphasis(offset=1.0, noisy_share=0.5, snr_floor=0.1, snr_ceiling=5.0)
+DETAIL = Emphasis(offset=0.7, noisy_share=0.2, snr_floor=0.1, snr_ceiling=10.0)
 
 
 def alphas_cumprod() -> Tensor:
@@ -38,58 +55,72 @@ def alphas_cumprod() -> Tensor:
     return (1 - betas).cumprod(0).float().to(device())
 
 
-@torch.no_grad()
-def latent_pool(vae: AutoencoderKL, count: int, folder: Path) -> tuple[list[Scene], Tensor, Tensor]:
-    """Scenes and their encoded means and deviations, scaled: two (count, 4, 16, 16) float16 tensors on the CPU.
-
-    Drawing is cheap and encoding is not, so a pool is encoded once and then captioned and noised afresh at every step.
-    """
-    rng = np.random.default_rng([SEED, 3])
-    scenes = [random_scene(rng) for _ in range(count)]
-    file = folder / "latents.pt"
-    if file.exists():
-        pool = torch.load(file, weights_only=True)
-        return scenes, pool["mean"], pool["std"]
-    means, stds = [], []
-    for start in track(range(0, count, ENCODE_BATCH), "latents"):
-        images = np.stack([draw(scene, rng) for scene in scenes[start : start + ENCODE_BATCH]])
-        with autocast():
-            posterior = vae.encode(torch.from_numpy(images).to(device(), memory_format=torch.channels_last)).latent_dist
-        means.append((posterior.mean * VAE["scaling_factor"]).half().cpu())
-        stds.append((posterior.std * VAE["scaling_factor"]).half().cpu())
-    mean, std = torch.cat(means), torch.cat(stds)
-    torch.save({"mean": mean, "std": std}, file.with_suffix(".tmp"))
-    file.with_suffix(".tmp").replace(file)
-    return scenes, mean, std
-
-
 def build() -> UNet2DConditionModel:
     """The UNet with seeded fresh weights."""
     torch.manual_seed(SEED)
-    unet = UNet2DConditionModel(**UNET).to(device(), memory_format=torch.channels_last)
+    return prepare(UNet2DConditionModel(**UNET))
+
+
+def prepare(unet: UNet2DConditionModel) -> UNet2DConditionModel:
+    """The UNet where and how it trains fastest."""
+    unet = unet.to(device(), memory_format=torch.channels_last)
     if device().type == "cpu":
         unet.set_attn_processor(AttnProcessor())  # 1.4 times the speed of torch's fused attention here, in bfloat16
     return unet
 
 
 def train_diffusion(
-    recipe: Recipe, vae: AutoencoderKL, encoder: CLIPTextModel, tokenizer: CLIPTokenizer, folder: Path
-) -> tuple[UNet2DConditionModel, UNet2DConditionModel]:
-    """Train the UNet; returns the raw weights and their moving average."""
-    stage = recipe.diffusion
-    scenes, means, stds = latent_pool(vae, recipe.latent_pool, folder)
-    unet, alpha_bar = build(), alphas_cumprod()
+    recipe: Recipe, pool: LatentPool, encoder: CLIPTextModel, tokenizer: CLIPTokenizer, folder: Path
+) -> Unets:
+    """Train the UNet from nothing, on plain noise and then with an eye to the words: raw weights and their average."""
+    unet = build()
+    loss = _loss(unet, pool, encoder, tokenizer, recipe, recipe.diffusion.batch, seed=4)
 
-    def loss(step: int) -> Tensor:
-        rng = np.random.default_rng([SEED, 4, step])
-        chosen = rng.integers(0, len(scenes), stage.batch)
-        captions = [_caption_or_nothing(scenes[i], rng, recipe.caption_dropout) for i in chosen]
-        rows = torch.from_numpy(chosen)
-        mean, std = means[rows].float().to(device()), stds[rows].float().to(device())
-        x_0 = mean + std * torch.randn_like(mean)
-        text_matters = step >= recipe.plain_noise_steps
-        eps = torch.randn_like(x_0) + (offset_noise(x_0) if text_matters else 0.0)
-        t = timesteps(stage.batch, NOISY_SHARE if text_matters else 0.0)
+    def in_two_parts(step: int) -> Tensor:
+        return loss(step, PLAIN if step < recipe.plain_noise_steps else WORDS)
+
+    return _trained("diffusion", unet, recipe.diffusion, in_two_parts, folder)
+
+
+def train_detail(
+    unet: UNet2DConditionModel,
+    recipe: Recipe,
+    pool: LatentPool,
+    encoder: CLIPTextModel,
+    tokenizer: CLIPTokenizer,
+    folder: Path,
+) -> Unets:
+    """Train `unet` on, with an eye to detail: raw weights and their average."""
+    unet = prepare(unet.train().requires_grad_(True))
+    loss = _loss(unet, pool, encoder, tokenizer, recipe, recipe.detail.batch, seed=7)
+    return _trained("detail", unet, recipe.detail, lambda step: loss(step, DETAIL), folder)
+
+
+def _trained(name: str, unet: UNet2DConditionModel, stage: Stage, loss: Callable[[int], Tensor], folder: Path) -> Unets:
+    averaged: UNet2DConditionModel = train(name, unet, stage, loss, folder).module
+    return unet.eval(), averaged.eval()
+
+
+def _loss(
+    unet: UNet2DConditionModel,
+    pool: LatentPool,
+    encoder: CLIPTextModel,
+    tokenizer: CLIPTokenizer,
+    recipe: Recipe,
+    batch: int,
+    *,
+    seed: int,
+) -> Callable[[int, Emphasis], Tensor]:
+    """The loss of a training step: the error of the predicted noise, weighed by the signal-to-noise ratio."""
+    alpha_bar = alphas_cumprod()
+
+    def loss(step: int, emphasis: Emphasis) -> Tensor:
+        rng = np.random.default_rng([SEED, seed, step])
+        rows = rng.integers(0, len(pool), batch)
+        captions = [_caption_or_nothing(pooled_scene(int(i)), rng, recipe.caption_dropout) for i in rows]
+        x_0 = pool.sample(rows) * VAE["scaling_factor"]
+        eps = torch.randn_like(x_0) + emphasis.offset * offset_noise(x_0)
+        t = timesteps(batch, emphasis.noisy_share)
         a = alpha_bar[t][:, None, None, None]
         x_t = a.sqrt() * x_0 + (1 - a).sqrt() * eps
         with autocast():
@@ -97,13 +128,11 @@ def train_diffusion(
                 context = encoder(tokenize(tokenizer, captions)).last_hidden_state
             predicted = unet(x_t.contiguous(memory_format=torch.channels_last), t, context).sample
         snr = a / (1 - a)
-        weight = snr.clamp(SNR_FLOOR if text_matters else 0.0, SNR_CEILING) / snr
+        weight = snr.clamp(emphasis.snr_floor, emphasis.snr_ceiling) / snr
         total: Tensor = (weight * (predicted.float() - eps).square()).mean()
         return total
 
-    ema = train("diffusion", unet, stage, loss, folder)
-    averaged: UNet2DConditionModel = ema.module
-    return unet.eval(), averaged.eval()
+    return loss
 
 
 def offset_noise(like: Tensor) -> Tensor:

@@ -21,6 +21,7 @@ from ..source import OWN_DECODER
 from .config import Recipe
 from .scenes import SIZE
 
+CHECKPOINT_FILE = "demo.safetensors"
 LICENCE = "Apache-2.0"  # trained from nothing, on scenes that this project's code draws
 ENCODER = ("encoder.", "quant_conv.")
 
@@ -29,7 +30,7 @@ def compvis_state_dict(
     unet: UNet2DConditionModel, unet_ema: UNet2DConditionModel, vae: AutoencoderKL, text_encoder: CLIPTextModel
 ) -> dict[str, Tensor]:
     """The model under SD 1.5's original keys: weights float16 and contiguous, and the counters that LDM leaves."""
-    stage = Recipe().diffusion
+    recipe = Recipe()
     flat = UNET_PREFIX.removeprefix("model.")
     averaged = {EMA_PREFIX + (flat + key).replace(".", ""): t for key, t in unet_tensors(unet_ema).items()}
     positions = text_encoder.config.max_position_embeddings
@@ -38,8 +39,8 @@ def compvis_state_dict(
         **_half(averaged),
         **_half(_prefixed(VAE_PREFIX, vae_tensors(vae))),
         **_half(_prefixed(TEXT_PREFIX, text_tensors(text_encoder))),
-        f"{EMA_PREFIX}decay": torch.tensor(stage.ema_decay),
-        f"{EMA_PREFIX}num_updates": torch.tensor(stage.steps, dtype=torch.int32),
+        f"{EMA_PREFIX}decay": torch.tensor(recipe.detail.ema_decay),
+        f"{EMA_PREFIX}num_updates": torch.tensor(recipe.diffusion.steps + recipe.detail.steps, dtype=torch.int32),
         f"{TEXT_PREFIX}embeddings.position_ids": torch.arange(positions)[None],  # (1, 77)
     }
 
@@ -51,13 +52,13 @@ def pack_demo(
     text_encoder: CLIPTextModel,
     folder: Path,
 ) -> None:
-    """Write `demo.safetensors` and one `demo-vae-NAME.safetensors` for each refined autoencoder.
+    """Write the checkpoint and one `demo-vae-NAME.safetensors` for each refined autoencoder.
 
     Raises:
         OutputError: an encoder is not byte for byte that of "kl-f8", or a weight does not fit float16.
     """
     facts = demo_facts(unet, vaes[OWN_DECODER], text_encoder)
-    files = {"demo.safetensors": compvis_state_dict(unet, unet_ema, vaes[OWN_DECODER], text_encoder)}
+    files = {CHECKPOINT_FILE: compvis_state_dict(unet, unet_ema, vaes[OWN_DECODER], text_encoder)}
     halves = {name: _half(vae_tensors(vae)) for name, vae in vaes.items()}
     for name, tensors in halves.items():
         _check_same_encoder(name, tensors, halves[OWN_DECODER])
