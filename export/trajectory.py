@@ -14,9 +14,10 @@ from diffusers import EulerDiscreteScheduler
 from safetensors.numpy import save
 from torch import Tensor
 
-from latentrt.engines.manifest import TIMESTEP_COND, ModelFacts, SchedulerFacts
+from latentrt.engines.distilled import guidance_embedding, guidance_width
+from latentrt.engines.manifest import ModelFacts, SchedulerFacts
 
-from .golden import NEGATIVE_PROMPT, PROMPT, guidance_embedding, latent_size, sizes
+from .golden import NEGATIVE_PROMPT, PROMPT, latent_size, sizes
 from .wrappers import Network
 
 STEPS, GUIDANCE_SCALE, SEED = 4, 7.5, 0
@@ -51,9 +52,9 @@ def draw(network: Network, facts: ModelFacts, schedule: SchedulerFacts, texts: M
 
 def _guided(network: Network, x: Tensor, t: Tensor, texts: Mapping[str, Tensor]) -> Tensor:
     """Two rows by classifier-free guidance, or one where the UNet is told the scale."""
-    guidance = next((spec for spec in network.inputs if spec.name == TIMESTEP_COND), None)
-    if guidance is not None:
-        told = guidance_embedding(torch.tensor([GUIDANCE_SCALE]), int(guidance.shape[1]))
+    width = guidance_width(network.inputs)
+    if width is not None:
+        told = torch.from_numpy(guidance_embedding(np.array([GUIDANCE_SCALE], np.float32), width))
         return network.module(x, t.expand(1), texts[PROMPT][None], told)  # type: ignore[no-any-return]
     context = torch.stack([texts[NEGATIVE_PROMPT], texts[PROMPT]])
     unconditional, conditional = network.module(torch.cat([x, x]), t.expand(2), context).chunk(2)
