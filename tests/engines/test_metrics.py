@@ -59,8 +59,8 @@ EDGES = {
 
 @pytest.mark.parametrize(("answer", "expected", "found"), EDGES.values(), ids=EDGES)
 def test_edges(answer: np.ndarray, expected: np.ndarray, found: Difference) -> None:
-    asdict = msgspec.structs.asdict
-    assert asdict(difference(answer, expected)) == pytest.approx(asdict(found), rel=1e-12)
+    figures = msgspec.structs.astuple
+    assert figures(difference(answer, expected))[:4] == pytest.approx(figures(found)[:4])
 
 
 def spoiled(value: float) -> np.ndarray:
