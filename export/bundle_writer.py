@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
@@ -17,24 +15,12 @@ from tokenizers import Tokenizer
 from latentrt.engines.atomic import new_folder
 from latentrt.engines.bundle import sha256
 from latentrt.engines.errors import OutputError
-from latentrt.engines.manifest import (
-    FILE_NAME,
-    FORMAT,
-    Component,
-    FileRecord,
-    Licence,
-    Manifest,
-    ModelFacts,
-    SchedulerFacts,
-)
+from latentrt.engines.manifest import FILE_NAME, FORMAT, OWN_DECODER, Component, FileRecord, Licence, Manifest
 
-from .compare import check_graph, round_up
-from .golden import case_inputs, record, save_cases, size_multiple
-from .onnx_export import export_network
+from .component_writer import Report, inside, no_report, write_components
+from .recorder import Recorder
 from .source import SourceModel
-from .trajectory import record_trajectory
-from .vocabulary import MAX_TOKENS
-from .wrappers import Network, networks, vae_scale_factor
+from .wrappers import network_loaders
 
 TOKENIZER = "tokenizer/tokenizer.json"
 TRAJECTORY = "golden/trajectory.safetensors"
@@ -42,31 +28,10 @@ MODEL_CARD = "MODEL_CARD.md"
 TOOLS = ("diffusers", "latentrt", "onnx", "onnxscript", "torch", "transformers")  # their versions go into the bundle
 
 
-@dataclass(frozen=True)
-class Progress:
-    """One part of an export: told when it starts (`seconds` is None) and when it is done.
-
-    `max_abs_error` is onnxruntime against PyTorch, on unit scale; the part `trajectory` has none.
-    """
-
-    part: str
-    index: int  # counts from 0 up to total - 1
-    total: int
-    seconds: float | None = None
-    max_abs_error: float | None = None
-
-
-Report = Callable[[Progress], None]
-
-
-def no_report(progress: Progress) -> None:
-    """Report nothing."""
-
-
 def write_bundle(model: SourceModel, output: Path, *, report: Report = no_report, overwrite: bool = False) -> Manifest:
     """Write the model as a bundle at `output`.
 
-    The folder gets its name only when it is complete. The modules of `model` are set to fp32 inference.
+    The folder gets its name only when it is complete.
 
     Raises:
         OutputError: something is at `output` that may not be replaced, or it cannot be written.
@@ -86,21 +51,11 @@ def new_bundle(output: Path, *, overwrite: bool = False) -> Iterator[Path]:
 
 
 def fill_bundle(model: SourceModel, folder: Path, report: Report) -> Manifest:
-    """Write all files of a bundle into an empty folder, `bundle.json` last."""
+    """Write all files of a bundle into an empty folder, `bundle.json` last; one network is in memory at a time."""
     for name in ("onnx", "golden", "tokenizer"):
         (folder / name).mkdir()
-    total = len(model.vaes) + 4  # text encoder, UNet, VAE encoder, trajectory
-    components = {}
-    for index, network in enumerate(networks(model)):
-        report(Progress(network.name, index, total))
-        start = time.perf_counter()
-        component, error = _add_component(model, network, folder)
-        components[network.name] = component
-        report(Progress(network.name, index, total, time.perf_counter() - start, error))
-    report(Progress("trajectory", total - 1, total))
-    start = time.perf_counter()
-    record_trajectory(model, folder / TRAJECTORY)
-    report(Progress("trajectory", total - 1, total, time.perf_counter() - start))
+    recorder = Recorder(model, folder / TRAJECTORY)
+    components = write_components(network_loaders(model), recorder.record, folder, report)
     (folder / TOKENIZER).write_bytes(tokenizer_json(model))
     manifest = _manifest(model, folder, components, _copy_licence(model, folder))
     (folder / FILE_NAME).write_bytes(manifest.to_json())
@@ -124,23 +79,6 @@ def _is_bundle(path: Path) -> bool:
     return isinstance(found, dict) and {"format", "components", "files"} <= found.keys()
 
 
-def _add_component(model: SourceModel, network: Network, folder: Path) -> tuple[Component, float]:
-    cases = record(network, case_inputs(model, network.name))
-    golden = folder / "golden" / f"{network.name}.safetensors"
-    save_cases(cases, golden)
-    graph, weights = export_network(network, folder / "onnx")
-    error = check_graph(network.name, graph, cases)
-    component = Component(
-        graph=_inside(folder, graph),
-        weights=(_inside(folder, weights),),
-        inputs=network.inputs,
-        outputs=network.outputs,
-        golden=_inside(folder, golden),
-        max_abs_error=round_up(error),
-    )
-    return component, error
-
-
 def _copy_licence(model: SourceModel, folder: Path) -> tuple[str, ...]:
     """Copy the licence's files to the root of the bundle and return their names there."""
     names = []
@@ -155,30 +93,15 @@ def _copy_licence(model: SourceModel, folder: Path) -> tuple[str, ...]:
 def _manifest(
     model: SourceModel, folder: Path, components: dict[str, Component], licence_files: tuple[str, ...]
 ) -> Manifest:
-    default, vae = next(iter(model.vaes.items()))
     return Manifest(
         format=FORMAT,
-        model=ModelFacts(
-            family="stable-diffusion-1",
-            prediction_type=model.prediction_type,
-            latent_channels=int(vae.config.latent_channels),
-            vae_scale_factor=vae_scale_factor(vae),
-            scaling_factor=model.scaling_factor,
-            max_tokens=MAX_TOKENS,
-            default_size=model.default_size,
-            size_multiple=size_multiple(model),
-        ),
-        scheduler=SchedulerFacts(
-            beta_start=model.beta_start,
-            beta_end=model.beta_end,
-            num_train_timesteps=model.num_train_timesteps,
-            steps_offset=model.steps_offset,
-        ),
+        model=model.facts,
+        scheduler=model.scheduler,
         components=components,
         decoders=tuple(model.vaes),
-        default_decoder=default,
+        default_decoder=OWN_DECODER,
         tokenizer=TOKENIZER,
-        trajectory=TRAJECTORY,
+        trajectory=TRAJECTORY if (folder / TRAJECTORY).exists() else None,
         licence=Licence(name=model.licence_name, files=licence_files, missing=model.licence_missing),
         provenance=model.provenance | _tools(),
         files=_file_records(folder),
@@ -191,9 +114,9 @@ def _tools() -> dict[str, str]:
 
 
 def _file_records(folder: Path) -> dict[str, FileRecord]:
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {_inside(folder, file): FileRecord(size=file.stat().st_size, sha256=sha256(file)) for file in files}
+    return file_records(folder, (path for path in folder.rglob("*") if path.is_file()))
 
 
-def _inside(folder: Path, file: Path) -> str:
-    return file.relative_to(folder).as_posix()
+def file_records(folder: Path, files: Iterable[Path]) -> dict[str, FileRecord]:
+    """Size and hash of each file, by its path in the folder."""
+    return {inside(folder, file): FileRecord(size=file.stat().st_size, sha256=sha256(file)) for file in sorted(files)}

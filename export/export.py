@@ -7,8 +7,10 @@ from pathlib import Path
 
 from latentrt.engines.manifest import Manifest
 
-from .bundle_writer import Report, fill_bundle, new_bundle, no_report
-from .checkpoint import Weights
+from .architecture import Prediction
+from .bundle_writer import fill_bundle, new_bundle
+from .component_writer import Report, no_report
+from .layout import Weights
 from .source import load_source
 
 
@@ -17,13 +19,16 @@ def export_bundle(
     output: Path,
     *,
     vaes: Mapping[str, Path],
-    weights: Weights = "ema",
+    weights: Weights | None = None,
+    variant: str | None = None,
+    prediction: Prediction | None = None,
     report: Report = no_report,
     overwrite: bool = False,
 ) -> Manifest:
     """Export a single-file checkpoint or a diffusers folder, with any number of further decoders by name.
 
-    The output is opened first, so that a place that cannot be written is named before minutes are spent.
+    The output is opened first, so that a place that cannot be written is named before minutes are spent. `weights`,
+    `variant` and `prediction` are those of `load_source`.
 
     Raises:
         CheckpointError: the source or a decoder cannot be used.
@@ -31,5 +36,5 @@ def export_bundle(
         CheckFailedError: a component differs from PyTorch by more than the threshold.
     """
     with new_bundle(output, overwrite=overwrite) as folder:
-        model = load_source(source, vaes=vaes, weights=weights)
+        model = load_source(source, vaes=vaes, weights=weights, variant=variant, prediction=prediction)
         return fill_bundle(model, folder, report)

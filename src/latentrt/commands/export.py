@@ -23,7 +23,7 @@ def export_command(
         raise InputError("--vae gives one name twice; each decoder needs a name of its own")
     with console.status("loading PyTorch"), _quiet_imports():
         try:
-            from latentrt.export.bundle_writer import Progress as Part
+            from latentrt.export.component_writer import Progress as Part
             from latentrt.export.export import export_bundle
         except ImportError as error:
             raise EngineError(f"export needs PyTorch and {error.name}: pip install 'latentrt[export]'") from error
@@ -32,10 +32,12 @@ def export_command(
         task = bar.add_task(source.name, total=None)
 
         def report(part: Part) -> None:
-            bar.update(task, description=part.part, completed=part.index + (part.seconds is not None), total=part.total)
-            if part.seconds is not None:
-                error = "" if part.max_abs_error is None else f"  {part.max_abs_error:.1e} from PyTorch"
-                bar.console.print(f"{part.part:24} {part.seconds:5.1f} s{error}", markup=False)
+            done = part.seconds is not None
+            bar.update(task, description=f"{part.part} {part.doing}", completed=part.index + done, total=part.total)
+            if part.seconds is not None and part.size is not None:
+                rate = part.size / part.seconds / 1e6
+                figures = f"{part.seconds:6.1f} s {part.size / 1e6:7.1f} MB {rate:6.1f} MB/s"
+                bar.console.print(f"{part.part:24}{figures}  {part.max_abs_error:.1e} from PyTorch", markup=False)
 
         manifest = export_bundle(source, output, vaes=named, weights=weights, report=report, overwrite=overwrite)
     print(f"{output} {manifest.bundle_hash()}")
