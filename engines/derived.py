@@ -20,20 +20,28 @@ MAX_SIZE = 4096  # pixels on a side
 Size = tuple[int, int]  # (width, height) in pixels
 
 
-def parse_size(bundle: Bundle, word: str) -> Size:
+def parse_size(word: str) -> Size:
     """`"768x512"` -> (768, 512).
 
     Raises:
-        InputError: not a size, or not one that the model takes.
+        InputError: not a size.
     """
     width, times, height = word.partition("x")
-    if not (times and width.isascii() and width.isdecimal() and height.isascii() and height.isdecimal()):
+    if not (times and all(side.isascii() and side.isdecimal() and len(side) <= 5 for side in (width, height))):
         raise InputError(f"a size is WIDTHxHEIGHT in pixels, such as 768x512; got {word!r}")
-    multiple = bundle.manifest.model.size_multiple
-    for side in (int(width[:6]), int(height[:6])):
-        if side % multiple or not multiple <= side <= MAX_SIZE:
-            raise InputError(f"size {word}: expected multiples of {multiple} pixels up to {MAX_SIZE}; got {side}")
     return int(width), int(height)
+
+
+def check_size(size: Size, multiple: int) -> None:
+    """Check that a model whose sides are multiples of `multiple` pixels takes this size.
+
+    Raises:
+        InputError: it does not.
+    """
+    for side in size:
+        if side % multiple or not multiple <= side <= MAX_SIZE:
+            expected = f"this model takes multiples of {multiple} pixels up to {MAX_SIZE}"
+            raise InputError(f"size {size[0]}x{size[1]}: {expected}; got {side}")
 
 
 def derived_cases(

@@ -11,20 +11,30 @@ from typing import Literal
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from latentrt.engines.derived import parse_size
 from latentrt.engines.errors import EngineError, InputError
 
 
 def export_command(
-    console: Console, source: Path, output: Path, vaes: list[str], weights: Literal["ema", "raw"], overwrite: bool
+    console: Console,
+    source: Path,
+    output: Path,
+    vaes: list[str],
+    weights: Literal["ema", "raw"],
+    overwrite: bool,
+    golden_sizes: list[str],
+    golden_rows: list[int],
 ) -> None:
     """Check the words, export, and print the bundle's place and hash."""
     named = dict(map(_named_path, vaes))
     if len(named) != len(vaes):
         raise InputError("--vae gives one name twice; each decoder needs a name of its own")
+    sizes = tuple(map(parse_size, golden_sizes))
     with console.status("loading PyTorch"), _quiet_imports():
         try:
             from latentrt.export.component_writer import Progress as Part
             from latentrt.export.export import export_bundle
+            from latentrt.export.golden import Further
         except ImportError as error:
             raise EngineError(f"export needs PyTorch and {error.name}: pip install 'latentrt[export]'") from error
     columns = (TextColumn("exporting {task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
@@ -39,7 +49,10 @@ def export_command(
                 figures = f"{part.seconds:6.1f} s {part.size / 1e6:7.1f} MB {rate:6.1f} MB/s"
                 bar.console.print(f"{part.part:24}{figures}  {part.max_abs_error:.1e} from PyTorch", markup=False)
 
-        manifest = export_bundle(source, output, vaes=named, weights=weights, report=report, overwrite=overwrite)
+        further = Further(sizes, tuple(golden_rows))
+        manifest = export_bundle(
+            source, output, vaes=named, weights=weights, further=further, report=report, overwrite=overwrite
+        )
     print(f"{output} {manifest.bundle_hash()}")
 
 
