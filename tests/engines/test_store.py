@@ -19,10 +19,10 @@ from latentrt.engines import store
 from latentrt.engines.bundle import Bundle
 from latentrt.engines.engine import Engine
 from latentrt.engines.errors import CheckFailedError, EngineError
-from latentrt.engines.golden import MAX_ABS_ERROR
 from latentrt.engines.key import EngineKey
 from latentrt.engines.onnxruntime_backend import BACKEND, GRAPH, WEIGHTS
 from latentrt.engines.tensor import Feeds
+from latentrt.engines.threshold import MAX_ABS_ERROR
 
 MakeFeeds = Callable[[str, int, int, int], dict[str, np.ndarray]]
 COMPONENT = "text_encoder"  # its weights are large enough to lie beside the built graph
@@ -94,8 +94,9 @@ def test_a_build_is_checked_recorded_and_found(opened: Bundle, feeds_for: MakeFe
     assert record.key == BACKEND.key(opened, COMPONENT)
     assert sorted(record.files) == sorted([GRAPH, WEIGHTS])
     assert record.verification.passed
-    assert 0 <= record.verification.max_abs_error <= MAX_ABS_ERROR
-    assert record.verification.cases == 2
+    assert record.verification.error is not None
+    assert 0 <= record.verification.error <= MAX_ABS_ERROR == record.verification.threshold.value
+    assert record.verification.checks == 2
     folder = store.find(BACKEND, Bundle.open(opened.root), COMPONENT)
     assert folder == opened.root / "engines" / record.key.id
     assert tree(opened.root / "engines") == [
@@ -123,7 +124,9 @@ def test_every_component_can_be_built(opened: Bundle) -> None:
 
 @pytest.mark.parametrize("error", [1e-3, np.nan])
 def test_an_engine_that_fails_the_check_is_not_kept(opened: Bundle, error: float) -> None:
-    with pytest.raises(CheckFailedError, match=f"engine of {COMPONENT} is .* from PyTorch"):
+    with pytest.raises(
+        CheckFailedError, match=f"engine of {COMPONENT} is not what PyTorch answered: .* of {COMPONENT} in rows1"
+    ):
         store.build(Counting(error=error), opened, COMPONENT)
     assert tree(opened.root / "engines") == []
     assert store.find(BACKEND, opened, COMPONENT) is None
