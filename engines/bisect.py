@@ -10,7 +10,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import msgspec
@@ -21,7 +21,7 @@ from .backend import Backend, run_as_written
 from .bundle import Bundle, sha256
 from .golden import GoldenCase
 from .graph import Node, ancestors, read_nodes, with_outputs
-from .manifest import FileRecord
+from .manifest import Component, FileRecord
 from .metrics import Difference, difference
 from .tensor import TensorSpec
 from .threshold import Threshold, component_threshold, tensor_threshold
@@ -144,7 +144,7 @@ class _Search:
         with ExitStack() as stack:
             folder = None
             if self._built:
-                folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=marked.root)))
+                folder = Path(stack.enter_context(_build_folder(marked.root)))
                 self._backend.build(marked, self._component, folder)
             engine = stack.enter_context(self._backend.open(marked, self._component, folder))
             return engine.run(self._case.inputs)
@@ -172,18 +172,18 @@ def _difference(answer: NDArray[Any], expected: NDArray[Any]) -> Difference:
 
 @contextmanager
 def _marked(bundle: Bundle, component: str, tensors: Sequence[str]) -> Iterator[Bundle]:
-    """A bundle of one graph that gives these tensors too, beside links to its weights; gone when the block ends."""
+    """The bundle with a graph that gives these tensors too; what was written for it is gone when the block ends."""
     stated = bundle.component(component)
-    graph = with_outputs(bundle.graph(component).read_bytes(), tensors)
-    with _folder_near(bundle.root) as root:
-        for path in (stated.graph, *stated.weights):
-            (root / path).parent.mkdir(parents=True, exist_ok=True)
-        (root / stated.graph).write_bytes(graph)
-        for path in stated.weights:
-            _link(bundle.file(path), root / path)
-        record = FileRecord(size=len(graph), sha256=sha256(root / stated.graph))
-        files = bundle.manifest.files | {stated.graph: record}
-        yield Bundle(root, msgspec.structs.replace(bundle.manifest, files=files), bundle.hash)
+    content = with_outputs(bundle.graph(component).read_bytes(), tensors)
+    with _beside_weights(bundle, stated) as (root, path):
+        (root / path).write_bytes(content)
+        changed = msgspec.structs.replace(stated, graph=path)
+        manifest = msgspec.structs.replace(
+            bundle.manifest,
+            components=bundle.manifest.components | {component: changed},
+            files=bundle.manifest.files | {path: FileRecord(size=len(content), sha256=sha256(root / path))},
+        )
+        yield Bundle(root, manifest, bundle.hash)
 
 
 def _declared(marked: Bundle, component: str, answers: Arrays) -> Bundle:
@@ -201,19 +201,31 @@ def _declared(marked: Bundle, component: str, answers: Arrays) -> Bundle:
 
 
 @contextmanager
-def _folder_near(root: Path) -> Iterator[Path]:
-    """A folder to work in: inside the bundle, where weights can be linked, or else where temporary files go."""
+def _beside_weights(bundle: Bundle, stated: Component) -> Iterator[tuple[Path, str]]:
+    """Root, and name inside it, of a graph that finds the component's weights beside itself.
+
+    That is in the bundle, under a hidden name; where nothing may be written there, among copies of the weights. Links
+    would not do: libraries refuse weights behind them, as an attack.
+    """
+    folder = PurePosixPath(stated.graph).parent
     with ExitStack() as stack:
         try:
-            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix=".bisect.", dir=root))
+            file = stack.enter_context(
+                tempfile.NamedTemporaryFile(prefix=".bisect.", suffix=".onnx", dir=bundle.root / folder)
+            )
         except OSError:
-            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="latentrt-bisect."))
-        yield Path(folder)
+            root = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="latentrt-bisect.")))
+            (root / folder).mkdir(parents=True)
+            for path in stated.weights:
+                shutil.copyfile(bundle.file(path), root / path)
+            yield root, str(folder / "marked.onnx")
+        else:
+            yield bundle.root, str(folder / Path(file.name).name)
 
 
-def _link(source: Path, place: Path) -> None:
-    """The same file under another name; a copy where the file system, or its owner, allows no link."""
+def _build_folder(root: Path) -> tempfile.TemporaryDirectory[str]:
+    """An empty folder that can hold an engine: in the bundle, where there is room for one, if it may be written to."""
     try:
-        place.hardlink_to(source)
+        return tempfile.TemporaryDirectory(prefix=".bisect.", dir=root)
     except OSError:
-        shutil.copyfile(source, place)
+        return tempfile.TemporaryDirectory(prefix="latentrt-bisect.")
