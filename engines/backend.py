@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
+
+from numpy.typing import NDArray
 
 from .bundle import Bundle
 from .engine import Engine
 from .errors import unknown_name
 from .key import EngineKey
+from .tensor import Feeds
 
 _MODULES = {"onnxruntime": "onnxruntime_backend", "fake": "fake_backend"}
 DEFAULT = "onnxruntime"
@@ -54,3 +58,14 @@ def get_backend(name: str) -> Backend:
         raise unknown_name("engine", name, backend_names())
     backend: Backend = importlib.import_module(f".{_MODULES[name]}", __package__).BACKEND
     return backend
+
+
+def run_as_written(graph: Path, calls: Sequence[Feeds], outputs: Sequence[str]) -> list[dict[str, NDArray[Any]]]:
+    """What a graph computes when no optimiser has touched it: onnxruntime on the CPU, node by node.
+
+    Raises:
+        EngineError: ONNX Runtime is not installed, or cannot run the graph.
+    """
+    module = importlib.import_module(f".{_MODULES['onnxruntime']}", __package__)
+    answers: list[dict[str, NDArray[Any]]] = module.run_as_written(graph, calls, outputs)
+    return answers

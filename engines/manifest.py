@@ -30,6 +30,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _Count = Annotated[int, msgspec.Meta(ge=1, le=100_000)]
 _Beta = Annotated[float, msgspec.Meta(gt=0, lt=1)]
 _Specs = Annotated[tuple[TensorSpec, ...], msgspec.Meta(min_length=1)]
+Precision = Literal["fp32", "fp16", "bf16"]
 _ComponentName = Annotated[str, msgspec.Meta(pattern=rf"^({_DECODER})?{_NAME.pattern}\Z")]
 
 
@@ -98,6 +99,9 @@ class Component(_Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
     outputs: _Specs
     golden: str
     max_abs_error: Annotated[float, msgspec.Meta(ge=0)]  # measured at export: onnxruntime fp32 against PyTorch fp32
+    precision: Precision = "fp32"  # of its weights and sums
+    # by precision: relative L2 error of PyTorch's own run in it, the largest over the recorded calls; it may be absent
+    floor: dict[Precision, Annotated[float, msgspec.Meta(gt=0, lt=1)]] = {}
 
 
 class Licence(_Record, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,11 +37,7 @@ class OnnxRuntimeEngine(Engine):
 
     def _run(self, feeds: Feeds) -> dict[str, NDArray[Any]]:
         assert self._session is not None
-        try:
-            results = self._session.run(self._names, dict(feeds))
-        except Exception as error:  # ORT's exceptions share no public base class
-            raise EngineError(f"ONNX Runtime failed in {self.name}: {_first_line(error)}") from error
-        return dict(zip(self._names, results, strict=True))
+        return _run(self.name, self._session, self._names, feeds)
 
     def close(self) -> None:
         super().close()
@@ -80,6 +77,14 @@ class OnnxRuntimeBackend:
         return OnnxRuntimeEngine(bundle, component, self.key(bundle, component), graph, options)
 
 
+def run_as_written(graph: Path, calls: Sequence[Feeds], outputs: Sequence[str]) -> list[dict[str, NDArray[Any]]]:
+    """As `backend.run_as_written`, which imports this module only when it is called."""
+    options = _options()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = _session(graph.stem, graph, options)
+    return [_run(graph.stem, session, outputs, feeds) for feeds in calls]
+
+
 def _options() -> ort.SessionOptions:
     options = ort.SessionOptions()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
@@ -92,6 +97,16 @@ def _session(component: str, graph: Path, options: ort.SessionOptions) -> ort.In
         return ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ORT's exceptions share no public base class
         raise EngineError(f"ONNX Runtime cannot load {component} from {graph}: {_first_line(error)}") from error
+
+
+def _run(
+    component: str, session: ort.InferenceSession, outputs: Sequence[str], feeds: Feeds
+) -> dict[str, NDArray[Any]]:
+    try:
+        results = session.run(outputs, dict(feeds))
+    except Exception as error:  # ORT's exceptions share no public base class
+        raise EngineError(f"ONNX Runtime failed in {component}: {_first_line(error)}") from error
+    return dict(zip(outputs, results, strict=True))
 
 
 def _first_line(error: Exception) -> str:

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import shutil
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 import msgspec
 
-from .atomic import new_folder
+from .atomic import new_file, new_folder
 from .backend import Backend
 from .bundle import Bundle, sha256
-from .errors import EngineError, OutputError
+from .errors import CheckFailedError, EngineError, OutputError
 from .external_data import external_locations
-from .golden import Verification, golden_cases, verify
+from .golden import golden_cases
 from .key import EngineKey
 from .manifest import FileRecord
+from .threshold import component_threshold
+from .verification import Verification, check_calls, summary
 
 FOLDER = "engines"
 RECORD = "engine.json"
 
 
 class EngineRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`engine.json`: what lies in an engine's folder."""
+    """`engine.json`: what lies in an engine's folder. One without files says of an engine not built that it failed."""
 
     key: EngineKey
     files: dict[str, FileRecord]
@@ -35,7 +39,8 @@ def engine_folder(bundle: Bundle, key: EngineKey) -> Path:
 def build(backend: Backend, bundle: Bundle, component: str) -> tuple[EngineRecord, bool]:
     """Compile, check against PyTorch's answers, and store one component; returns its record and whether it is new.
 
-    The same engine is not built twice. One that fails the check, or a build that is interrupted, leaves nothing.
+    The same engine is not built twice, unless the one that is there failed a later check. One that fails the check, or
+    a build that is interrupted, leaves nothing.
 
     Raises:
         EngineError: the backend cannot compile it.
@@ -43,34 +48,73 @@ def build(backend: Backend, bundle: Bundle, component: str) -> tuple[EngineRecor
     """
     key = backend.key(bundle, component)
     folder = engine_folder(bundle, key)
-    if folder.exists():
-        return load_record(folder), False
+    failed = folder.exists()
+    if failed:
+        there = load_record(folder)
+        if there.files and there.verification.passed:
+            return there, False
     _make_parent(folder)
-    with new_folder(folder) as beside:
+    with new_folder(folder, overwrite=failed) as beside:
         backend.build(bundle, component, beside)
         files = {
             file.name: FileRecord(size=file.stat().st_size, sha256=sha256(file)) for file in sorted(beside.iterdir())
         }
+        threshold = component_threshold(bundle.component(component), key.precision)
         with backend.open(bundle, component, beside) as engine:
-            verification = verify(engine, golden_cases(bundle, component))
+            verification = summary(check_calls(engine, golden_cases(bundle, component), threshold), threshold)
+        if not verification.passed:
+            raise CheckFailedError(
+                f"the {backend.name} engine of {component} is not what PyTorch answered: {verification.failures[0]}; "
+                "it was not kept; report the versions that 'latentrt inspect' shows"
+            )
         record = EngineRecord(key=key, files=files, verification=verification)
-        (beside / RECORD).write_bytes(
-            msgspec.json.format(msgspec.json.encode(record, order="sorted"), indent=2) + b"\n"
-        )
+        _write_record(beside / RECORD, record)
     return record, True
 
 
-def find(backend: Backend, bundle: Bundle, component: str) -> Path | None:
+def find(backend: Backend, bundle: Bundle, component: str, *, allow_unverified: bool = False) -> Path | None:
     """The folder of the engine that fits here and now, its files checked; None when none was built.
 
+    An engine whose last verification failed is found only with `allow_unverified`.
+
     Raises:
-        EngineError: it is there, but damaged.
+        EngineError: it is there, but damaged, or it failed verification.
     """
     folder = engine_folder(bundle, backend.key(bundle, component))
     if not folder.exists():
         return None
-    load_record(folder)
-    return folder
+    record = load_record(folder)
+    if not (record.verification.passed or allow_unverified):
+        raise EngineError(
+            f"the {backend.name} engine of {component} failed verification: {'; '.join(record.verification.failures)}; "
+            f"build or verify it again, or ask for it with --allow-unverified (allow_unverified=True)"
+        )
+    return folder if record.files else None
+
+
+def keep(backend: Backend, bundle: Bundle, component: str, verification: Verification) -> None:
+    """Put the outcome of a later check in place of the one that the engine's record has.
+
+    An engine that was not built, but opened from the bundle's graph, has a record as long as it fails.
+
+    Raises:
+        EngineError: the engine is damaged.
+        OutputError: the record cannot be written.
+    """
+    key = backend.key(bundle, component)
+    folder = engine_folder(bundle, key)
+    if folder.exists():
+        record = load_record(folder)
+        if record.files or not verification.passed:
+            nothing_new = record.verification.passed and verification.passed
+            with suppress(OutputError) if nothing_new else nullcontext(), new_file(folder / RECORD) as beside:
+                _write_record(beside, msgspec.structs.replace(record, verification=verification))
+        else:
+            shutil.rmtree(folder)
+    elif not verification.passed:
+        _make_parent(folder)
+        with new_folder(folder) as beside:
+            _write_record(beside / RECORD, EngineRecord(key=key, files={}, verification=verification))
 
 
 def stored(bundle: Bundle) -> list[EngineRecord | EngineError]:
@@ -105,6 +149,10 @@ def load_record(folder: Path) -> EngineRecord:
     return record
 
 
+def _write_record(file: Path, record: EngineRecord) -> None:
+    file.write_bytes(msgspec.json.format(msgspec.json.encode(record, order="sorted"), indent=2) + b"\n")
+
+
 def _make_parent(folder: Path) -> None:
     try:
         folder.parent.mkdir(exist_ok=True)
@@ -113,7 +161,8 @@ def _make_parent(folder: Path) -> None:
 
 
 def _check_files(folder: Path, record: EngineRecord) -> None:
-    held = {entry.name for entry in folder.iterdir()}
+    # a record on its way to its place, or left there by a crash, is no part of the engine
+    held = {entry.name for entry in folder.iterdir() if not entry.name.startswith(f".{RECORD}.")}
     for name in sorted(held ^ {RECORD, *record.files}):
         reason = f"is not listed in {RECORD}" if name in held else "is missing"
         raise EngineError(f"{folder / name} {reason}; {_rebuild(folder)}")

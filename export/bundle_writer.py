@@ -18,6 +18,7 @@ from latentrt.engines.errors import OutputError
 from latentrt.engines.manifest import FILE_NAME, FORMAT, OWN_DECODER, Component, FileRecord, Licence, Manifest
 
 from .component_writer import Report, inside, no_report, write_components
+from .golden import NOTHING_FURTHER, Further
 from .recorder import Recorder
 from .source import SourceModel
 from .wrappers import network_loaders
@@ -50,11 +51,11 @@ def new_bundle(output: Path, *, overwrite: bool = False) -> Iterator[Path]:
         yield folder
 
 
-def fill_bundle(model: SourceModel, folder: Path, report: Report) -> Manifest:
+def fill_bundle(model: SourceModel, folder: Path, report: Report, further: Further = NOTHING_FURTHER) -> Manifest:
     """Write all files of a bundle into an empty folder, `bundle.json` last; one network is in memory at a time."""
     for name in ("onnx", "golden", "tokenizer"):
         (folder / name).mkdir()
-    recorder = Recorder(model, folder / TRAJECTORY)
+    recorder = Recorder(model, folder / TRAJECTORY, further)
     components = write_components(network_loaders(model), recorder.record, folder, report)
     (folder / TOKENIZER).write_bytes(tokenizer_json(model))
     manifest = _manifest(model, folder, components, _copy_licence(model, folder))

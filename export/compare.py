@@ -8,7 +8,8 @@ from pathlib import Path
 import onnxruntime
 
 from latentrt.engines.errors import CheckFailedError
-from latentrt.engines.golden import MAX_ABS_ERROR, GoldenCase, unit_scale_error
+from latentrt.engines.golden import GoldenCase, unit_scale_error
+from latentrt.engines.threshold import MAX_ABS_ERROR
 
 
 def check_graph(component: str, graph: Path, cases: list[GoldenCase]) -> float:

@@ -10,6 +10,7 @@ from latentrt.engines.manifest import Manifest
 from .architecture import Prediction
 from .bundle_writer import fill_bundle, new_bundle
 from .component_writer import Report, no_report
+from .golden import NOTHING_FURTHER, Further
 from .layout import Weights
 from .source import load_source
 
@@ -22,19 +23,21 @@ def export_bundle(
     weights: Weights | None = None,
     variant: str | None = None,
     prediction: Prediction | None = None,
+    further: Further = NOTHING_FURTHER,
     report: Report = no_report,
     overwrite: bool = False,
 ) -> Manifest:
     """Export a single-file checkpoint or a diffusers folder, with any number of further decoders by name.
 
     The output is opened first, so that a place that cannot be written is named before minutes are spent. `weights`,
-    `variant` and `prediction` are those of `load_source`.
+    `variant` and `prediction` are those of `load_source`; `further` calls are recorded beside the usual ones.
 
     Raises:
+        InputError: the model does not take what `further` asks for.
         CheckpointError: the source or a decoder cannot be used.
         OutputError: something is at `output` that may not be replaced, or it cannot be written.
         CheckFailedError: a component differs from PyTorch by more than the threshold.
     """
     with new_bundle(output, overwrite=overwrite) as folder:
         model = load_source(source, vaes=vaes, weights=weights, variant=variant, prediction=prediction)
-        return fill_bundle(model, folder, report)
+        return fill_bundle(model, folder, report, further)

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+from diffusers import LatentConsistencyModelPipeline
 from safetensors.numpy import save
 from torch import Tensor
 from transformers import CLIPTokenizer
 
-from latentrt.engines.distilled import guidance_embedding
+from latentrt.engines.derived import Size, check_size
+from latentrt.engines.errors import InputError
 from latentrt.engines.golden import GoldenCase
 from latentrt.engines.manifest import TEXT_ENCODER, TIMESTEP_COND, UNET, ModelFacts, is_encoder
 
+from .onnx_export import MAX_ROWS
 from .vocabulary import MAX_TOKENS
 from .wrappers import Network
 
@@ -26,6 +30,31 @@ _TIMESTEPS = (999.0, 500.0, 1.0)
 _MIXED_TIMESTEPS = (901.0, 301.0, 20.5)  # each row at its own, and one between two steps
 
 Inputs = dict[str, Tensor]
+Sides = tuple[int, int]  # (height, width) in pixels
+
+
+@dataclass(frozen=True)
+class Further:
+    """Calls to record beyond the usual: at these sizes, (width, height) in pixels, and with these row counts."""
+
+    sizes: tuple[Size, ...] = ()
+    rows: tuple[int, ...] = ()
+
+
+NOTHING_FURTHER = Further()
+
+
+def check_further(further: Further, facts: ModelFacts) -> None:
+    """Check that the model takes what is asked for.
+
+    Raises:
+        InputError: it does not.
+    """
+    for size in further.sizes:
+        check_size(size, facts.size_multiple)
+    for rows in further.rows:
+        if not 1 <= rows <= MAX_ROWS:
+            raise InputError(f"--golden-rows is a whole number from 1 to {MAX_ROWS}; got {rows}")
 
 
 def record(network: Network, inputs: Mapping[str, Inputs]) -> list[GoldenCase]:
@@ -51,36 +80,64 @@ def save_cases(cases: list[GoldenCase], path: Path) -> None:
 
 
 def case_inputs(
-    network: Network, facts: ModelFacts, tokenizer: CLIPTokenizer, texts: Mapping[str, Tensor]
+    network: Network,
+    facts: ModelFacts,
+    tokenizer: CLIPTokenizer,
+    texts: Mapping[str, Tensor],
+    further: Further = NOTHING_FURTHER,
 ) -> dict[str, Inputs]:
-    """The recorded inputs of a component, by case: two row counts, two sizes, one of them not square.
+    """The recorded inputs of a component, by case: several row counts, and sizes of which one is not square.
 
-    `texts` are the states of `PROMPTS`, which the UNet's cases need.
+    The model's own size is among them; of the UNet, which answers slowest, with one row. `texts` are the states of
+    `PROMPTS`, which the UNet's cases need.
     """
-    big, small = sizes(facts)
     if network.name == TEXT_ENCODER:
-        rows = {"rows3": PROMPTS, "rows1": (PROMPT,)}
+        rows = {f"rows{n}": [PROMPTS[i % len(PROMPTS)] for i in range(n)] for n in (3, 1, *further.rows)}
         return {name: {"input_ids": token_ids(tokenizer, *prompts)} for name, prompts in rows.items()}
     if network.name == UNET:
-        cases = {
-            f"rows2-{_name(big)}-t{t:g}": _unet_inputs(network, latent_size(facts, big), (t, t), texts, f"{UNET} {t:g}")
-            for t in _TIMESTEPS
+        return {
+            name: _unet_inputs(network, latent_size(facts, size), timesteps, texts, seed)
+            for name, (size, timesteps, seed) in _unet_calls(facts, further).items()
         }
-        mixed = _unet_inputs(network, latent_size(facts, small), _MIXED_TIMESTEPS, texts, UNET)
-        return cases | {f"rows3-{_name(small)}-mixed": mixed}
-    return vae_inputs(network, facts)
+    return vae_inputs(network, facts, further)
 
 
-def vae_inputs(network: Network, facts: ModelFacts) -> dict[str, Inputs]:
+def vae_inputs(network: Network, facts: ModelFacts, further: Further = NOTHING_FURTHER) -> dict[str, Inputs]:
     """The recorded inputs of an autoencoder's encoder or decoder, by case."""
-    big, small = sizes(facts)
-    pictures = {f"rows1-{_name(big)}": (1, big), f"rows2-{_name(small)}": (2, small)}
+    pictures = _picture_calls(facts, further)
     if is_encoder(network.name):
         return {name: {"sample": _picture(n, size, name)} for name, (n, size) in pictures.items()}
     return {
         name: {"latent_sample": noise(n, latent_size(facts, size), name) / facts.scaling_factor}
         for name, (n, size) in pictures.items()
     }
+
+
+def _unet_calls(facts: ModelFacts, further: Further) -> dict[str, tuple[Sides, tuple[float, ...], str]]:
+    """By name: size, each row's timestep, and the word that seeds the noise."""
+    big, small = sizes(facts)
+    calls: dict[str, tuple[Sides, tuple[float, ...], str]] = {
+        f"rows2-{_name(big)}-t{t:g}": (big, (t, t), f"{UNET} {t:g}") for t in _TIMESTEPS
+    }
+    calls[f"rows3-{_name(small)}-mixed"] = (small, _MIXED_TIMESTEPS, UNET)
+    others = [(1, own_size(facts))] if own_size(facts) != big else []
+    others += [(2, _sides(size)) for size in further.sizes] + [(n, small) for n in further.rows]
+    t = _TIMESTEPS[1]
+    return calls | {f"rows{n}-{_name(size)}-t{t:g}": (size, (t,) * n, f"{UNET} {t:g}") for n, size in others}
+
+
+def _picture_calls(facts: ModelFacts, further: Further) -> dict[str, tuple[int, Sides]]:
+    """By name: rows and size of a call of an encoder or a decoder."""
+    small = sizes(facts)[1]
+    calls = [(1, own_size(facts)), (2, small)]
+    calls += [(1, _sides(size)) for size in further.sizes] + [(n, small) for n in further.rows]
+    return {f"rows{n}-{_name(size)}": (n, size) for n, size in calls}
+
+
+def own_size(facts: ModelFacts) -> Sides:
+    """(height, width) in pixels of the pictures that the model was trained on."""
+    side = max(facts.size_multiple, facts.default_size // facts.size_multiple * facts.size_multiple)
+    return side, side
 
 
 def sizes(facts: ModelFacts) -> tuple[tuple[int, int], tuple[int, int]]:
@@ -124,17 +181,27 @@ def _unet_inputs(
     inputs = {
         "sample": noise(rows, size, seed, int(widths["sample"])),
         "timestep": torch.tensor(timesteps),
-        "encoder_hidden_states": torch.stack([texts[prompt] for prompt in PROMPTS[:rows]]),
+        "encoder_hidden_states": torch.stack([texts[PROMPTS[row % len(PROMPTS)]] for row in range(rows)]),
     }
     if TIMESTEP_COND in widths:
-        scales = np.linspace(1, 14, rows, dtype=np.float32)  # what a distilled UNet is trained on
-        inputs[TIMESTEP_COND] = torch.from_numpy(guidance_embedding(scales, int(widths[TIMESTEP_COND])))
+        scales = torch.linspace(1, 14, rows)  # what a distilled UNet is trained on
+        inputs[TIMESTEP_COND] = guidance_embedding(scales, int(widths[TIMESTEP_COND]))
     return inputs
+
+
+def guidance_embedding(scales: Tensor, width: int) -> Tensor:
+    """(rows,) guidance scales -> (rows, width), as diffusers' `LatentConsistencyModelPipeline` feeds them, less 1."""
+    return LatentConsistencyModelPipeline.get_guidance_scale_embedding(None, scales - 1, width)  # type: ignore[no-any-return]
 
 
 def _picture(rows: int, size: tuple[int, int], seed: str) -> Tensor:
     """Noise as bright as a picture: (rows, 3, *size) in [-1, 1]."""
     return noise(rows, size, seed, channels=3).clamp(-1, 1)
+
+
+def _sides(size: Size) -> Sides:
+    width, height = size
+    return height, width
 
 
 def _name(size: tuple[int, int]) -> str:

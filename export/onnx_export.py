@@ -29,7 +29,7 @@ INLINE_BYTES = 1024  # smaller tensors (biases, shapes, scales) stay in the grap
 _EXAMPLE = {"rows": 2, "height": 3, "width": 5}  # all different and none 1: torch.export merges equal sizes
 # diffusers' Upsample2D makes its input contiguous from 64 rows on. A graph knows no memory order, so it holds for more;
 # without the bound torch.export would find this out by itself, by tracing everything twice.
-_MAX_ROWS = 63
+MAX_ROWS = 63
 
 
 def export_network(network: Network, folder: Path) -> tuple[Path, Path]:
@@ -53,7 +53,7 @@ def export_network(network: Network, folder: Path) -> tuple[Path, Path]:
 
 
 def _traced(network: Network) -> torch.onnx.ONNXProgram:
-    dims = {name: Dim(name, max=_MAX_ROWS) if name == "rows" else Dim(name) for name in _EXAMPLE}
+    dims = {name: Dim(name, max=MAX_ROWS) if name == "rows" else Dim(name) for name in _EXAMPLE}
     with torch.no_grad(), _quiet():
         program = torch.onnx.export(
             network.module,

@@ -9,32 +9,38 @@ from torch import Tensor
 from latentrt.engines.golden import GoldenCase
 from latentrt.engines.manifest import OWN_DECODER, TEXT_ENCODER, UNET, decoder_component
 
-from .golden import case_inputs, record, text_states
+from .golden import NOTHING_FURTHER, Further, case_inputs, check_further, record, text_states
 from .source import SourceModel
-from .trajectory import Drawn, draw, save_trajectory
+from .trajectory import GUIDANCE_SCALES, Drawn, draw, save_trajectories
 from .wrappers import Network
 
 
 class Recorder:
-    """Records the networks of one model in the order of `network_loaders`, and its trajectory on the way.
+    """Records the networks of one model in the order of `network_loaders`, and its trajectories on the way.
 
     The text encoder leaves its states of the prompts, and the UNet its latents, so that neither need stay in memory.
+
+    Raises:
+        InputError: the model does not take what `further` asks for.
     """
 
-    def __init__(self, model: SourceModel, trajectory: Path) -> None:
+    def __init__(self, model: SourceModel, trajectory: Path, further: Further = NOTHING_FURTHER) -> None:
+        check_further(further, model.facts)
+        self._further = further
         self._model = model
         self._trajectory = trajectory
         self._texts: dict[str, Tensor] = {}
-        self._drawn: Drawn | None = None
+        self._drawn: list[Drawn] = []
 
     def record(self, network: Network) -> list[GoldenCase]:
         """Run the network on its golden cases."""
         facts, tokenizer = self._model.facts, self._model.tokenizer
         if network.name == TEXT_ENCODER:
             self._texts = text_states(network, tokenizer)
-        cases = record(network, case_inputs(network, facts, tokenizer, self._texts))
+        cases = record(network, case_inputs(network, facts, tokenizer, self._texts, self._further))
         if network.name == UNET and network.inputs[0].shape[1] == facts.latent_channels:
-            self._drawn = draw(network, facts, self._model.scheduler, self._texts)
-        if network.name == decoder_component(OWN_DECODER) and self._drawn is not None:
-            save_trajectory(self._drawn, network, facts, self._trajectory)
+            schedule = self._model.scheduler
+            self._drawn = [draw(network, facts, schedule, self._texts, scale) for scale in GUIDANCE_SCALES]
+        if network.name == decoder_component(OWN_DECODER) and self._drawn:
+            save_trajectories(self._drawn, network, facts, self._trajectory)
         return cases

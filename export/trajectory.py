@@ -1,38 +1,42 @@
-"""Record a short generation in PyTorch fp32 with diffusers' own sampler: every latent on the way, and the picture."""
+"""Record short generations in PyTorch fp32 with diffusers' own sampler: every latent on the way, and the picture."""
 
 from __future__ import annotations
 
-import json
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import torch
 from diffusers import EulerDiscreteScheduler
 from safetensors.numpy import save
 from torch import Tensor
 
-from latentrt.engines.distilled import guidance_embedding, guidance_width
+from latentrt.engines.distilled import guidance_width
 from latentrt.engines.manifest import ModelFacts, SchedulerFacts
+from latentrt.engines.trajectory import METADATA_KEY, NOISE, TrajectoryFacts
 
-from .golden import NEGATIVE_PROMPT, PROMPT, latent_size, sizes
+from .golden import NEGATIVE_PROMPT, PROMPT, guidance_embedding, latent_size, sizes
 from .wrappers import Network
 
-STEPS, GUIDANCE_SCALE, SEED = 4, 7.5, 0
-METADATA_KEY = "trajectory"
+STEPS, SEED = 8, 0
+GUIDANCE_SCALES = (7.5, 1.0)  # two rows a step, and one
 
 
 @dataclass(frozen=True)
 class Drawn:
     """A short generation, before its last latents are decoded: noise (1, 4, h, w), latents (steps, 1, 4, h, w)."""
 
+    asked: TrajectoryFacts
     noise: Tensor
     latents: Tensor
 
 
-def draw(network: Network, facts: ModelFacts, schedule: SchedulerFacts, texts: Mapping[str, Tensor]) -> Drawn:
+def draw(
+    network: Network, facts: ModelFacts, schedule: SchedulerFacts, texts: Mapping[str, Tensor], guidance_scale: float
+) -> Drawn:
     """Draw `PROMPT` with the UNet in PyTorch; `texts` are the states of both prompts."""
     scheduler = euler(facts, schedule)
     with warnings.catch_warnings():
@@ -44,35 +48,35 @@ def draw(network: Network, facts: ModelFacts, schedule: SchedulerFacts, texts: M
     latents, x = [], noise * scheduler.init_noise_sigma
     with torch.no_grad():
         for t in scheduler.timesteps:
-            predicted = _guided(network, scheduler.scale_model_input(x, t), t.float(), texts)
+            predicted = _guided(network, scheduler.scale_model_input(x, t), t.float(), texts, guidance_scale)
             x = scheduler.step(predicted, t, x, return_dict=False)[0]  # (1, 4, h, w)
             latents.append(x)
-    return Drawn(noise, torch.stack(latents))
+    return Drawn(_asked(guidance_scale), noise, torch.stack(latents))
 
 
-def _guided(network: Network, x: Tensor, t: Tensor, texts: Mapping[str, Tensor]) -> Tensor:
-    """Two rows by classifier-free guidance, or one where the UNet is told the scale."""
+def _guided(network: Network, x: Tensor, t: Tensor, texts: Mapping[str, Tensor], guidance_scale: float) -> Tensor:
+    """Two rows by classifier-free guidance; one where it is off, or where the UNet is told the scale."""
     width = guidance_width(network.inputs)
     if width is not None:
-        told = torch.from_numpy(guidance_embedding(np.array([GUIDANCE_SCALE], np.float32), width))
+        told = guidance_embedding(torch.tensor([guidance_scale]), width)
         return network.module(x, t.expand(1), texts[PROMPT][None], told)  # type: ignore[no-any-return]
+    if guidance_scale <= 1:
+        return network.module(x, t.expand(1), texts[PROMPT][None])  # type: ignore[no-any-return]
     context = torch.stack([texts[NEGATIVE_PROMPT], texts[PROMPT]])
     unconditional, conditional = network.module(torch.cat([x, x]), t.expand(2), context).chunk(2)
-    return unconditional + GUIDANCE_SCALE * (conditional - unconditional)  # type: ignore[no-any-return]
+    return unconditional + guidance_scale * (conditional - unconditional)  # type: ignore[no-any-return]
 
 
-def save_trajectory(drawn: Drawn, decoder: Network, facts: ModelFacts, path: Path) -> None:
-    """Decode the last latents and write the trajectory as a safetensors file.
-
-    Tensors, all float32: `noise` (1, 4, h, w), as drawn, before the schedule scales it; `latents` (steps, 1, 4, h, w),
-    after each step; `image` (1, 3, H, W) from the default decoder, not clamped. The metadata key `trajectory` is JSON
-    with `sampler`, `steps`, `guidance_scale`, `prompt`, `negative_prompt`, `seed`.
-    """
-    with torch.no_grad():
-        image = decoder.module(drawn.latents[-1] / facts.scaling_factor)
-    tensors = {"noise": drawn.noise, "latents": drawn.latents, "image": image}
+def save_trajectories(drawn: Sequence[Drawn], decoder: Network, facts: ModelFacts, path: Path) -> None:
+    """Decode the last latents of each and write them as the safetensors file that `engines/trajectory.py` describes."""
+    tensors = {NOISE: drawn[0].noise}
+    for one in drawn:
+        with torch.no_grad():
+            tensors[f"{one.asked.name}/image"] = decoder.module(one.latents[-1] / facts.scaling_factor)
+        tensors[f"{one.asked.name}/latents"] = one.latents
     arrays = {name: np.ascontiguousarray(tensor.numpy()) for name, tensor in tensors.items()}
-    path.write_bytes(save(arrays, metadata={METADATA_KEY: json.dumps(_facts(), sort_keys=True)}))
+    asked = msgspec.json.encode([one.asked for one in drawn], order="sorted").decode()
+    path.write_bytes(save(arrays, metadata={METADATA_KEY: asked}))
 
 
 def euler(facts: ModelFacts, schedule: SchedulerFacts) -> EulerDiscreteScheduler:
@@ -87,12 +91,13 @@ def euler(facts: ModelFacts, schedule: SchedulerFacts) -> EulerDiscreteScheduler
     )
 
 
-def _facts() -> dict[str, str | int | float]:
-    return {
-        "sampler": "euler",
-        "steps": STEPS,
-        "guidance_scale": GUIDANCE_SCALE,
-        "prompt": PROMPT,
-        "negative_prompt": NEGATIVE_PROMPT,
-        "seed": SEED,
-    }
+def _asked(guidance_scale: float) -> TrajectoryFacts:
+    return TrajectoryFacts(
+        name=f"guidance-{guidance_scale:g}",
+        sampler="euler",
+        steps=STEPS,
+        guidance_scale=guidance_scale,
+        prompt=PROMPT,
+        negative_prompt=NEGATIVE_PROMPT,
+        seed=SEED,
+    )

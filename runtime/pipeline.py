@@ -64,11 +64,12 @@ class Drawing:
 class Pipeline:
     """Engines of one bundle, ready to draw. Open it with `Pipeline.open`; use it from one thread."""
 
-    def __init__(self, bundle: Bundle, engine: str, max_rows: int) -> None:
+    def __init__(self, bundle: Bundle, engine: str, max_rows: int, allow_unverified: bool = False) -> None:
         if max_rows < 1:
             raise InputError(f"max_rows is a whole number, 1 or more; got {max_rows!r}")
         self.bundle = bundle
         self._backend = backends.get_backend(engine)
+        self._allow_unverified = allow_unverified
         self._engines: dict[str, Engine] = {}
         self._closed = False
         self._stack = ExitStack()
@@ -81,18 +82,26 @@ class Pipeline:
         self._loop = DenoisingLoop(Denoiser(unet, bundle.manifest.model.prediction_type, max_rows))
 
     @classmethod
-    def open(cls, path: str | Path, *, engine: str = backends.DEFAULT, max_rows: int = MAX_ROWS) -> Self:
+    def open(
+        cls,
+        path: str | Path,
+        *,
+        engine: str = backends.DEFAULT,
+        max_rows: int = MAX_ROWS,
+        allow_unverified: bool = False,
+    ) -> Self:
         """Open the bundle at `path` with the engines of one backend; `max_rows` bounds one UNet call.
 
         Engines that `latentrt build` left in the bundle are used where they fit this machine; onnxruntime opens a
-        component that has none from the bundle's graph. A file is checked against its hash before it is used.
+        component that has none from the bundle's graph. A file is checked against its hash before it is used. An engine
+        that failed `latentrt verify` is opened only with `allow_unverified`; the pictures say so.
 
         Raises:
             BundleError: no bundle there, or a damaged one.
-            EngineError: an engine is damaged or cannot be opened here.
+            EngineError: an engine is damaged, failed verification, or cannot be opened here.
             InputError: no engine of this name.
         """
-        return cls(Bundle.open(path), engine, max_rows)
+        return cls(Bundle.open(path), engine, max_rows, allow_unverified)
 
     def generate(self, prompt: str, **options: Any) -> Result:
         """Draw a prompt to the end; `options` are those of `Request`.
@@ -169,7 +178,7 @@ class Pipeline:
         if self._closed:
             raise EngineError("the pipeline is closed: open it again")
         if component not in self._engines:
-            folder = store.find(self._backend, self.bundle, component)
+            folder = store.find(self._backend, self.bundle, component, allow_unverified=self._allow_unverified)
             self._engines[component] = self._stack.enter_context(self._backend.open(self.bundle, component, folder))
         return self._engines[component]
 
@@ -188,7 +197,8 @@ class Pipeline:
         request, planned = drawing.request, drawing.plan
         used = (UNET, TEXT_ENCODER, decoder_component(planned.decoder))
         keys = " ".join(f"{component}={self._engine(component).key.id}" for component in used)
-        return {
+        facts = {"allow_unverified": "yes"} if self._allow_unverified else {}
+        return facts | {
             "prompt": request.prompt,
             "negative_prompt": request.negative_prompt,
             "seed": f"{request.seed}{'' if request.latents is None else ', start latents given'}",

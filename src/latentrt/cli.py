@@ -34,6 +34,9 @@ console = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
 
 BundleArgument = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A bundle's folder.", show_default=False)]
 EngineOption = Annotated[str, typer.Option("--engine", help="The engine library to use.")]
+AllowUnverified = Annotated[
+    bool, typer.Option("--allow-unverified", help="Draw with an engine even where it failed verification.")
+]
 
 
 def main() -> None:
@@ -109,11 +112,24 @@ def export(
         typer.Option(help="What the UNet predicts, where the checkpoint does not say so or is wrong."),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the bundle that is there.")] = False,
+    golden_size: Annotated[
+        list[str] | None, typer.Option(metavar="WxH", help="Record PyTorch's answers at this size too; repeatable.")
+    ] = None,
+    golden_rows: Annotated[
+        list[int] | None, typer.Option(metavar="N", help="Record PyTorch's answers to N rows too; repeatable.")
+    ] = None,
 ) -> None:
     """Turn a checkpoint into a bundle: ONNX graphs, weights, tokenizer and PyTorch's recorded answers."""
     from .commands.export import ExportOptions, export_command
 
-    options = ExportOptions(weights=weights, variant=variant, prediction=prediction, overwrite=overwrite)
+    options = ExportOptions(
+        weights=weights,
+        variant=variant,
+        prediction=prediction,
+        golden_sizes=tuple(golden_size or ()),
+        golden_rows=tuple(golden_rows or ()),
+        overwrite=overwrite,
+    )
     export_command(console, source, output, vae or [], options)
 
 
@@ -137,6 +153,25 @@ def build(bundle: BundleArgument, engine: EngineOption = DEFAULT_ENGINE) -> None
 
 
 @app.command()
+def verify(
+    bundle: BundleArgument,
+    engine: EngineOption = DEFAULT_ENGINE,
+    size: Annotated[
+        list[str] | None,
+        typer.Option(metavar="WxH", help="Check this size too: where PyTorch recorded none, against ONNX Runtime."),
+    ] = None,
+    bisect: Annotated[
+        bool, typer.Option("--bisect", help="Find the first tensor in a failing component's graph that is off.")
+    ] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+) -> None:
+    """Replay PyTorch's recorded answers and pictures in an engine; exit code 1 if one is beyond its threshold."""
+    from .commands.verify import verify_command
+
+    verify_command(console, bundle, engine, size or [], bisect, json)
+
+
+@app.command()
 def generate(
     bundle: BundleArgument,
     prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="What to draw; may be empty.", show_default=False)],
@@ -151,6 +186,7 @@ def generate(
     karras: Annotated[bool, typer.Option("--karras", help="Karras noise levels (euler and dpmpp_2m).")] = False,
     decoder: Annotated[str | None, typer.Option(help="A decoder of the bundle.")] = None,
     engine: EngineOption = DEFAULT_ENGINE,
+    allow_unverified: AllowUnverified = False,
     output: Annotated[Path, typer.Option("-o", "--output", metavar="PNG", help="Where the picture goes.")] = Path(
         "out.png"
     ),
@@ -172,7 +208,7 @@ def generate(
         karras=karras,
         decoder=decoder,
     )
-    generate_command(console, bundle, request, engine, output)
+    generate_command(console, bundle, request, engine, output, allow_unverified)
 
 
 @app.command()

@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,12 @@ import pytest
 from latentrt.engines import store
 from latentrt.engines.bundle import Bundle
 from latentrt.engines.engine import Engine
-from latentrt.engines.errors import CheckFailedError, EngineError
-from latentrt.engines.golden import MAX_ABS_ERROR
+from latentrt.engines.errors import CheckFailedError, EngineError, OutputError
 from latentrt.engines.key import EngineKey
 from latentrt.engines.onnxruntime_backend import BACKEND, GRAPH, WEIGHTS
 from latentrt.engines.tensor import Feeds
+from latentrt.engines.threshold import MAX_ABS_ERROR, Threshold
+from latentrt.engines.verification import Verification
 
 MakeFeeds = Callable[[str, int, int, int], dict[str, np.ndarray]]
 COMPONENT = "text_encoder"  # its weights are large enough to lie beside the built graph
@@ -94,8 +96,9 @@ def test_a_build_is_checked_recorded_and_found(opened: Bundle, feeds_for: MakeFe
     assert record.key == BACKEND.key(opened, COMPONENT)
     assert sorted(record.files) == sorted([GRAPH, WEIGHTS])
     assert record.verification.passed
-    assert 0 <= record.verification.max_abs_error <= MAX_ABS_ERROR
-    assert record.verification.cases == 2
+    assert record.verification.error is not None
+    assert 0 <= record.verification.error <= MAX_ABS_ERROR == record.verification.threshold.value
+    assert record.verification.checks == 2
     folder = store.find(BACKEND, Bundle.open(opened.root), COMPONENT)
     assert folder == opened.root / "engines" / record.key.id
     assert tree(opened.root / "engines") == [
@@ -123,7 +126,7 @@ def test_every_component_can_be_built(opened: Bundle) -> None:
 
 @pytest.mark.parametrize("error", [1e-3, np.nan])
 def test_an_engine_that_fails_the_check_is_not_kept(opened: Bundle, error: float) -> None:
-    with pytest.raises(CheckFailedError, match=f"engine of {COMPONENT} is .* from PyTorch"):
+    with pytest.raises(CheckFailedError, match=f"{COMPONENT} is not what PyTorch answered: .* in rows1"):
         store.build(Counting(error=error), opened, COMPONENT)
     assert tree(opened.root / "engines") == []
     assert store.find(BACKEND, opened, COMPONENT) is None
@@ -266,6 +269,72 @@ def test_an_engine_that_takes_weights_from_elsewhere_is_refused(built: Bundle, e
     edit(engine, "files", GRAPH, to={"size": len(content), "sha256": hashlib.sha256(content).hexdigest()})
     with pytest.raises(EngineError, match=r"takes weights from '../../onnx/unet.safetensors', which engine.json does"):
         store.find(BACKEND, built, COMPONENT)
+
+
+THRESHOLD = Threshold(metric="max_abs", value=MAX_ABS_ERROR, origin="test", scaled=True)
+PASSED = Verification(threshold=THRESHOLD, error=2e-7, checks=3, failures=())
+FAILED = Verification(threshold=THRESHOLD, error=None, checks=3, failures=("its answer is NaN",))
+
+
+def test_an_engine_that_failed_a_later_check_is_refused_unless_asked_for(built: Bundle, engine: Path) -> None:
+    store.keep(BACKEND, built, COMPONENT, FAILED)
+    said = f"engine of {COMPONENT} failed verification: its answer is NaN; .* --allow-unverified"
+    with pytest.raises(EngineError, match=said):
+        store.find(BACKEND, built, COMPONENT)
+    assert store.find(BACKEND, built, COMPONENT, allow_unverified=True) == engine
+    store.keep(BACKEND, built, COMPONENT, PASSED)
+    assert store.find(BACKEND, built, COMPONENT) == engine
+    assert store.load_record(engine).verification == PASSED
+    assert tree(engine) == sorted([store.RECORD, GRAPH, WEIGHTS])
+
+
+def test_a_build_replaces_an_engine_that_failed(built: Bundle, engine: Path) -> None:
+    store.keep(BACKEND, built, COMPONENT, FAILED)
+    with pytest.raises(CheckFailedError):
+        store.build(Counting(error=1e-3), built, COMPONENT)
+    assert store.load_record(engine).verification == FAILED  # still refused
+    record, new = store.build(BACKEND, built, COMPONENT)
+    assert new
+    assert record.verification.passed
+    assert store.find(BACKEND, built, COMPONENT) == engine
+
+
+def test_an_engine_that_was_not_built_is_remembered_while_it_fails(opened: Bundle) -> None:
+    store.keep(BACKEND, opened, COMPONENT, PASSED)
+    assert store.stored(opened) == []
+    store.keep(BACKEND, opened, COMPONENT, FAILED)
+    with pytest.raises(EngineError, match="failed verification"):
+        store.find(BACKEND, opened, COMPONENT)
+    assert store.find(BACKEND, opened, COMPONENT, allow_unverified=True) is None  # opened from the graph
+    store.keep(BACKEND, opened, COMPONENT, PASSED)
+    assert store.stored(opened) == []
+    assert store.find(BACKEND, opened, COMPONENT) is None
+
+
+def test_a_record_of_failure_does_not_stand_for_a_build(opened: Bundle) -> None:
+    store.keep(BACKEND, opened, COMPONENT, FAILED)
+    record, new = store.build(BACKEND, opened, COMPONENT)
+    assert new
+    assert sorted(record.files) == sorted([GRAPH, WEIGHTS])
+
+
+def test_a_record_left_half_written_by_a_crash_does_no_harm(built: Bundle, engine: Path) -> None:
+    (engine / f".{store.RECORD}.0123abcd.partial").write_text("{")
+    assert store.find(BACKEND, built, COMPONENT) == engine
+
+
+@pytest.mark.parametrize(("outcome", "raises"), [(PASSED, False), (FAILED, True)])
+def test_where_nothing_may_be_written_only_news_is_an_error(
+    built: Bundle, outcome: Verification, raises: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @contextmanager
+    def refuse(target: Path) -> Iterator[Path]:
+        raise OutputError(f"cannot write {target}: the file system is read-only")
+        yield
+
+    monkeypatch.setattr(store, "new_file", refuse)
+    with pytest.raises(OutputError, match="read-only") if raises else nullcontext():
+        store.keep(BACKEND, built, COMPONENT, outcome)
 
 
 def test_other_things_beside_the_engines_are_left_alone(built: Bundle) -> None:

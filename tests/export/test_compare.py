@@ -9,7 +9,8 @@ import pytest
 
 from latentrt.engines.bundle import Bundle
 from latentrt.engines.errors import CheckFailedError
-from latentrt.engines.golden import MAX_ABS_ERROR, golden_cases
+from latentrt.engines.golden import golden_cases
+from latentrt.engines.threshold import MAX_ABS_ERROR
 from latentrt.export.compare import check_graph, round_up
 
 Change = Callable[[np.ndarray], np.ndarray]

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import json
+from pathlib import Path
 
 import msgspec
 import numpy as np
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
-from safetensors import safe_open
 
 from latentrt.engines.bundle import Bundle
+from latentrt.engines.errors import InputError
 from latentrt.engines.golden import golden_cases, unit_scale_error
 from latentrt.engines.tensor import check_feeds, resolve_shape
-from latentrt.export.golden import MAX_SIDE, sizes
+from latentrt.engines.trajectory import load_trajectories
+from latentrt.export.golden import MAX_SIDE, NOTHING_FURTHER, PROMPTS, Further, case_inputs, sizes
+from latentrt.export.recorder import Recorder
 from latentrt.export.source import SourceModel
-from latentrt.export.trajectory import METADATA_KEY
+from latentrt.export.wrappers import network_loaders
 
 COMPONENTS = ("text_encoder", "unet", "vae_encoder", "vae_decoder.kl-f8")
 ROUNDING = 1e-5  # same weights and arithmetic, but another attention code: fp32 rounding over some 50 layers
@@ -66,14 +68,15 @@ def test_recorded_answers_are_those_of_diffusers(
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning")
+@pytest.mark.parametrize("index", [0, 1])
 def test_trajectory_is_that_of_the_diffusers_pipeline(
-    tiny_bundle: Bundle, tiny_reference: StableDiffusionPipeline
+    tiny_bundle: Bundle, tiny_reference: StableDiffusionPipeline, index: int
 ) -> None:
     """The whole StableDiffusionPipeline, told only what the record says of itself."""
-    with safe_open(tiny_bundle.file(tiny_bundle.manifest.trajectory), "np") as file:
-        facts = json.loads(file.metadata()[METADATA_KEY])
-        noise, latents, image = (file.get_tensor(name) for name in ("noise", "latents", "image"))
-    assert facts["sampler"] == "euler"
+    recorded = load_trajectories(tiny_bundle, tiny_bundle.manifest.trajectory)
+    facts = recorded[index].facts
+    assert (facts.sampler, facts.steps, len(recorded)) == ("euler", 8, 2)
+    noise, latents, image = recorded[index].noise, recorded[index].latents, recorded[index].image
     steps: list[np.ndarray] = []
 
     def keep(
@@ -83,23 +86,63 @@ def test_trajectory_is_that_of_the_diffusers_pipeline(
         return tensors
 
     drawn = tiny_reference(
-        facts["prompt"],
-        negative_prompt=facts["negative_prompt"],
-        num_inference_steps=facts["steps"],
-        guidance_scale=facts["guidance_scale"],
-        generator=torch.Generator().manual_seed(facts["seed"]),
+        facts.prompt,
+        negative_prompt=facts.negative_prompt,
+        num_inference_steps=facts.steps,
+        guidance_scale=facts.guidance_scale,
+        generator=torch.Generator().manual_seed(facts.seed),
         height=image.shape[2],
         width=image.shape[3],
         output_type="pt",
         callback_on_step_end=keep,
     ).images
-    seeded = torch.randn(noise.shape, generator=torch.Generator().manual_seed(facts["seed"]))
+    seeded = torch.randn(noise.shape, generator=torch.Generator().manual_seed(facts.seed))
     np.testing.assert_array_equal(noise, seeded.numpy())
-    assert latents.shape == (facts["steps"], *noise.shape)
-    for recorded, expected in zip(latents, steps, strict=True):
-        # guidance of 7.5 multiplies the difference of two roundings, over four steps
-        assert unit_scale_error(recorded, expected) < 10 * ROUNDING
+    assert latents.shape == (facts.steps, *noise.shape)
+    for recorded_step, expected in zip(latents, steps, strict=True):
+        # guidance of 7.5 multiplies the difference of two roundings, over eight steps
+        assert unit_scale_error(recorded_step, expected) < 10 * ROUNDING
     assert np.abs((image / 2 + 0.5).clip(0, 1) - drawn.numpy()).max() < 10 * ROUNDING
+
+
+def case_names(model: SourceModel, name: str, default_size: int, further: Further = NOTHING_FURTHER) -> set[str]:
+    facts = msgspec.structs.replace(model.facts, default_size=default_size)
+    network = network_loaders(model)[name]()
+    texts = {prompt: torch.zeros(77, 32) for prompt in PROMPTS}
+    return set(case_inputs(network, facts, model.tokenizer, texts, further))
+
+
+def test_a_model_for_large_pictures_is_recorded_at_its_own_size_once(tiny_model: SourceModel) -> None:
+    """A full-size UNet takes 10 s for two rows at 512x512: one call of one row there, the others at 256 and below."""
+    usual = {"rows2-256x256-t999", "rows2-256x256-t500", "rows2-256x256-t1", "rows3-144x128-mixed"}
+    assert case_names(tiny_model, "unet", 512) == usual | {"rows1-512x512-t500"}
+    assert case_names(tiny_model, "unet", 256) == usual
+    assert case_names(tiny_model, "vae_decoder.kl-f8", 512) == {"rows1-512x512", "rows2-144x128"}
+
+
+def test_sizes_and_rows_that_were_asked_for_are_recorded_too(tiny_model: SourceModel) -> None:
+    further = Further(sizes=((96, 64),), rows=(1, 5))
+    found = case_names(tiny_model, "unet", 64, further) - case_names(tiny_model, "unet", 64)
+    assert found == {"rows2-96x64-t500", "rows1-48x32-t500", "rows5-48x32-t500"}
+    decoded = case_names(tiny_model, "vae_decoder.kl-f8", 64, further)
+    assert decoded == {"rows1-64x64", "rows2-48x32", "rows1-96x64", "rows1-48x32", "rows5-48x32"}
+    assert case_names(tiny_model, "text_encoder", 64, further) == {"rows1", "rows3", "rows5"}
+
+
+@pytest.mark.parametrize(
+    ("further", "said"),
+    [
+        (Further(sizes=((96, 100),)), "size 96x100: this model takes multiples of 16 pixels up to 4096; got 100"),
+        (Further(sizes=((8192, 64),)), "got 8192"),
+        (Further(rows=(0,)), "--golden-rows is a whole number from 1 to 63; got 0"),
+        (Further(rows=(64,)), "got 64"),
+    ],
+)
+def test_what_the_model_does_not_take_is_refused_before_work_begins(
+    tiny_model: SourceModel, further: Further, said: str, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match=said):
+        Recorder(tiny_model, tmp_path / "trajectory", further)
 
 
 @pytest.mark.parametrize(

@@ -22,5 +22,4 @@ def build_command(console: Console, path: Path, engine: str) -> None:
             record, new = store.build(backend, bundle, component)
         seconds = time.perf_counter() - started
         state = f"built in {seconds:.1f} s" if new else "already built"
-        error = record.verification.max_abs_error
-        print(f"{component:24} {record.key.id}  {state}, {error:.1e} from PyTorch")
+        print(f"{component:24} {record.key.id}  {state}, {record.verification.error:.1e} from PyTorch")

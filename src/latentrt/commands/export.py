@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from latentrt.engines.derived import parse_size
 from latentrt.engines.errors import EngineError, InputError
 
 if TYPE_CHECKING:
@@ -22,11 +23,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """What `export_bundle` takes beside paths and names."""
+    """What `export_bundle` takes beside paths and names; sizes are words such as 512x768."""
 
     weights: Literal["ema", "raw"] | None
     variant: str | None
     prediction: Literal["epsilon", "v_prediction"] | None
+    golden_sizes: tuple[str, ...]
+    golden_rows: tuple[int, ...]
     overwrite: bool
 
 
@@ -35,8 +38,10 @@ def export_command(console: Console, source: Path, output: Path, vaes: list[str]
     named = dict(map(_named_path, vaes))
     if len(named) != len(vaes):
         raise InputError("--vae gives one name twice; each decoder needs a name of its own")
+    sizes = tuple(map(parse_size, options.golden_sizes))
     with _loading(console):
         from latentrt.export.export import export_bundle
+        from latentrt.export.golden import Further
     with _progress(console, source.name) as report:
         manifest = export_bundle(
             source,
@@ -45,6 +50,7 @@ def export_command(console: Console, source: Path, output: Path, vaes: list[str]
             weights=options.weights,
             variant=options.variant,
             prediction=options.prediction,
+            further=Further(sizes, options.golden_rows),
             report=report,
             overwrite=options.overwrite,
         )

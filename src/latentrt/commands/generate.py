@@ -16,7 +16,9 @@ from latentrt.runtime.pipeline import Pipeline, Result, Stream
 from latentrt.runtime.request import Request, plan
 
 
-def generate_command(console: Console, path: Path, request: Request, engine: str, output: Path) -> None:
+def generate_command(
+    console: Console, path: Path, request: Request, engine: str, output: Path, allow_unverified: bool
+) -> None:
     """Draw `request` and write its pictures; prints each file's name on standard output."""
     if output.suffix.lower() != ".png":
         raise InputError(f"cannot write {output}: pictures are PNG files; give a name that ends in .png")
@@ -26,7 +28,7 @@ def generate_command(console: Console, path: Path, request: Request, engine: str
         places = [stack.enter_context(new_file(name)) for name in names]
         for place in places:
             place.touch()  # what cannot be written is known before any work is done
-        pipeline = stack.enter_context(Pipeline.open(path, engine=engine))
+        pipeline = stack.enter_context(Pipeline.open(path, engine=engine, allow_unverified=allow_unverified))
         result = _draw(console, Stream(pipeline, request), request.num_inference_steps)
         for place, image in zip(places, result.images, strict=True):
             place.write_bytes(png_bytes(image))

@@ -72,7 +72,10 @@ def _fit(bundle: Bundle, record: store.EngineRecord) -> str:
     except LatentrtError as error:
         return f"cannot run here: {error}"
     differences = wanted.differences(record.key)
-    return f"does not fit: {'; '.join(differences)}" if differences else "fits this machine"
+    if differences:
+        return f"does not fit: {'; '.join(differences)}"
+    failures = record.verification.failures
+    return f"failed verification: {'; '.join(failures)}" if failures else "fits this machine"
 
 
 def _say(line: str) -> None:

@@ -1,0 +1,98 @@
+"""Draw a bundle's recorded trajectories again, with the whole runtime, and compare every latent on the way."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from latentrt.engines.manifest import UNET, Precision
+from latentrt.engines.threshold import Threshold, latents_threshold, lowest, picture_threshold
+from latentrt.engines.trajectory import Trajectory, load_trajectories
+from latentrt.engines.verification import Check, judge
+
+from .noise import TorchCpuNoise
+from .pipeline import Pipeline, PromptWarning
+from .request import Request
+
+NOISE_ERROR = Threshold(
+    metric="max_abs", value=3e-6, origin="PyTorch's own builds differ by 1.8e-6 from one instruction set to another"
+)
+PICTURE_RANGE = 2.0  # of values in [-1, 1]
+
+
+def replay(pipeline: Pipeline, precision: str, report: Callable[[str], None]) -> list[Check]:
+    """Draw each recorded trajectory: prompt to tokens, seed to noise, sampler, denoiser, engines, default decoder.
+
+    `precision` is that of the engines under test. A bundle may record none.
+
+    Raises:
+        BundleError: the record does not fit the bundle.
+        EngineError: an engine failed.
+    """
+    bundle = pipeline.bundle
+    path = bundle.manifest.trajectory
+    checks: list[Check] = []
+    for trajectory in load_trajectories(bundle, path) if path else []:
+        report(f"replaying the trajectory {trajectory.facts.name}")
+        checks += _replay(pipeline, trajectory, lowest(bundle.component(UNET).precision, precision))
+    return checks
+
+
+def _replay(pipeline: Pipeline, trajectory: Trajectory, precision: Precision) -> list[Check]:
+    facts, part = trajectory.facts, f"trajectory {trajectory.facts.name}"
+
+    def check(case: str, tensor: str, answer: NDArray[Any], expected: NDArray[Any], limit: Threshold | None) -> Check:
+        return judge(part, case, tensor, "PyTorch", answer, expected, limit)
+
+    noise = TorchCpuNoise(facts.seed).normal(trajectory.noise.shape)
+    checks = [check(f"seed {facts.seed}", "noise", noise, trajectory.noise, NOISE_ERROR)]
+    floor = facts.floor.get(precision)
+    found = _latents(pipeline, trajectory)
+    for step, (answer, expected) in enumerate(zip(found, trajectory.latents, strict=True)):
+        recorded = None if floor is None else floor.latents[step]
+        limit = latents_threshold(precision, recorded, guided=facts.guidance_scale > 1)
+        checks.append(check(f"step {step + 1} of {facts.steps}", "latents", answer, expected, limit))
+    limit = picture_threshold(precision, None if floor is None else floor.image)
+    checks.append(_picture(pipeline, trajectory, found[-1], part, limit))
+    return checks
+
+
+def _picture(
+    pipeline: Pipeline, trajectory: Trajectory, latents: NDArray[np.float32], part: str, limit: Threshold | None
+) -> Check:
+    """The decoded picture as it is shown, between black and white; NaN stays NaN."""
+    drawn, expected = (np.clip(image, -1, 1) for image in (pipeline.decode(latents), trajectory.image))
+    return judge(part, "picture", "image", "PyTorch", drawn, expected, limit, data_range=PICTURE_RANGE)
+
+
+def _latents(pipeline: Pipeline, trajectory: Trajectory) -> list[NDArray[np.float32]]:
+    """The latents after each step, as the sampler asks about them next; the last are what it returns."""
+    facts, factor = trajectory.facts, pipeline.bundle.manifest.model.vae_scale_factor
+    height, width = (side * factor for side in trajectory.noise.shape[2:])
+    request = Request(
+        prompt=facts.prompt,
+        negative_prompt=facts.negative_prompt,
+        num_inference_steps=facts.steps,
+        guidance_scale=facts.guidance_scale,
+        seed=facts.seed,
+        sampler=facts.sampler,
+        width=width,
+        height=height,
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", PromptWarning)
+        job = pipeline.start(request).job
+    found: list[NDArray[np.float32]] = []
+    while not job.done:
+        asked = job.question.query
+        if asked.step > len(found):
+            found.append(asked.x)
+        pipeline.step()
+    if job.error is not None:
+        raise job.error
+    assert job.latents is not None  # nobody cancels it
+    return [*found, job.latents]
