@@ -35,7 +35,7 @@ def import_embedding(source: Path, output: Path, token: str | None = None) -> tu
         raise InputError(f"cannot write {output}: embeddings are .safetensors files; give a name that ends so")
     key, vectors = _one_tensor(source, _read(source))
     word = token if token is not None else source.stem if key in WEB_UI_KEYS else key
-    with new_file(output) as place:
+    with new_file(output, overwrite=False) as place:
         place.write_bytes(save({word: vectors}))
     return word, len(vectors)
 

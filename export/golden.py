@@ -50,7 +50,7 @@ def save_cases(cases: list[GoldenCase], path: Path) -> None:
 
 
 def case_inputs(model: SourceModel, component: str) -> dict[str, Inputs]:
-    """The recorded inputs of a component, by case: two row counts, two sizes, one of them not square, with two chunks."""
+    """The recorded inputs of a component, by case: two row counts; two sizes, one not square and with longer texts."""
     big, small = sizes(model)
     if component == TEXT_ENCODER:
         return {f"rows{len(p)}": {"inputs_embeds": token_vectors(model, *p)} for p in (_PROMPTS, (PROMPT,))}

@@ -106,15 +106,14 @@ def slerp(strength: float, low: NDArray[np.float32], high: NDArray[np.float32]) 
     Where the two are parallel on average (one seed given twice) it is linear interpolation from `low` to `high`; the
     web UIs' goes from `high` to `low` there.
     """
-    cosine = (
-        low / np.linalg.norm(low, axis=1, keepdims=True) * (high / np.linalg.norm(high, axis=1, keepdims=True))
-    ).sum(axis=1, keepdims=True)  # (4, 1, w)
+    unit_low, unit_high = (z / np.linalg.norm(z, axis=1, keepdims=True) for z in (low, high))
+    cosine = (unit_low * unit_high).sum(axis=1, keepdims=True)  # (4, 1, w)
     if cosine.mean() > _NEARLY_PARALLEL:
-        return (low * np.float32(1 - strength) + high * np.float32(strength)).astype(np.float32)
+        return np.asarray(low * np.float32(1 - strength) + high * np.float32(strength), np.float32)
     omega = np.arccos(np.clip(cosine, -1, 1))
     so = np.sin(omega)
     mixed = np.sin(np.float32(1 - strength) * omega) / so * low + np.sin(np.float32(strength) * omega) / so * high
-    return mixed.astype(np.float32)
+    return np.asarray(mixed, np.float32)
 
 
 def noise_facts(seeds: Seeds, index: int, images: int, given: bool = False) -> dict[str, str]:

@@ -86,7 +86,7 @@ class ClipTokenizer:
     def text(self, ids: Sequence[int]) -> str:
         """About what the ids were made of: in lower case, a space after each word."""
         symbols = (self._tokenizer.id_to_token(i) for i in ids)
-        return "".join(symbols).replace("</w>", " ")
+        return "".join(filter(None, symbols)).replace("</w>", " ")
 
 
 def truncation_warning(cut: str, max_chunks: int = 1) -> str:

@@ -139,7 +139,7 @@ def emphasized(z: Embedding, weights: Embedding) -> Embedding:
 
 def prompt_facts(prompts: Prompts, encoded: EncodedPrompts) -> dict[str, str]:
     """How the prompts were read, as it is told in the picture's text; nothing of what is at its default."""
-    facts = {}
+    facts: dict[str, str] = {}
     if prompts.prompt_syntax != "plain":
         facts["prompt_syntax"] = prompts.prompt_syntax
     if prompts.max_prompt_chunks > 1:

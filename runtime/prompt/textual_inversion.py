@@ -123,7 +123,8 @@ class NewTokens:
 
     def vector(self, token_id: int) -> NDArray[np.float32]:
         """The vector of an id after the vocabulary's; shape (width,)."""
-        return self._vectors[token_id - VOCABULARY]
+        vector: NDArray[np.float32] = self._vectors[token_id - VOCABULARY]
+        return vector
 
     def named(self, token_id: int) -> TextualInversion:
         """The textual inversion that an id belongs to."""

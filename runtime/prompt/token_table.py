@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +23,7 @@ class TokenTable:
 
     def __init__(self, path: Path) -> None:
         try:
-            file = safe_open(path, framework="np")
+            file: Any = safe_open(path, framework="np")
             [name] = file.keys()
             self._rows = file.get_slice(name)
             rows, self.width = self._rows.get_shape()
