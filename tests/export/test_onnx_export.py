@@ -66,7 +66,7 @@ def test_one_node_for_each_attention_and_norm(
 
 @each_component
 def test_shape_litter_is_absent(tiny_bundle: Bundle, component: str) -> None:
-    """The three Shapes are rows, height and width, which reshapes need; the text encoder has only rows, and infers it."""
+    """The three Shapes are rows, height and width, which reshapes need; the text encoder can infer its rows."""
     nodes = Counter(node.op_type for node in _load(tiny_bundle, component).graph.node)
     allowed = {} if component == "text_encoder" else {"Shape": 3}
     litter = ("Shape", "Gather", "Expand", "ConstantOfShape", "Where", "Cast", "ScatterND", "Identity", "Constant")
