@@ -103,6 +103,7 @@ class Manifest(_Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
     decoders: tuple[str, ...]
     default_decoder: str
     tokenizer: str
+    token_embedding: str  # safetensors; its one tensor is the text encoder's token table, (vocabulary, width)
     trajectory: str
     licence: Licence
     provenance: dict[str, str]
@@ -160,7 +161,7 @@ def _check_references(manifest: Manifest, where: str) -> None:
     for path in manifest.files:
         if not _is_safe(path):
             raise BundleError(f"{where}: {FILE_NAME} lists {path!r}, which is not a plain path inside the bundle")
-    needed = [manifest.tokenizer, manifest.trajectory, *manifest.licence.files]
+    needed = [manifest.tokenizer, manifest.token_embedding, manifest.trajectory, *manifest.licence.files]
     for name, component in manifest.components.items():
         needed += [component.graph, *component.weights, component.golden]
         _check_component(name, component, where)

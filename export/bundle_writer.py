@@ -32,11 +32,13 @@ from .compare import check_graph, round_up
 from .golden import case_inputs, record, save_cases, size_multiple
 from .onnx_export import export_network
 from .source import SourceModel
+from .token_table import save_token_table
 from .trajectory import record_trajectory
 from .vocabulary import MAX_TOKENS
 from .wrappers import Network, networks, vae_scale_factor
 
 TOKENIZER = "tokenizer/tokenizer.json"
+TOKEN_EMBEDDING = "tokenizer/token_embedding.safetensors"
 TRAJECTORY = "golden/trajectory.safetensors"
 MODEL_CARD = "MODEL_CARD.md"
 TOOLS = ("diffusers", "latentrt", "onnx", "onnxscript", "torch", "transformers")  # their versions go into the bundle
@@ -102,6 +104,7 @@ def fill_bundle(model: SourceModel, folder: Path, report: Report) -> Manifest:
     record_trajectory(model, folder / TRAJECTORY)
     report(Progress("trajectory", total - 1, total, time.perf_counter() - start))
     (folder / TOKENIZER).write_bytes(tokenizer_json(model))
+    save_token_table(model.text_encoder, folder / TOKEN_EMBEDDING)
     manifest = _manifest(model, folder, components, _copy_licence(model, folder))
     (folder / FILE_NAME).write_bytes(manifest.to_json())
     return manifest
@@ -178,6 +181,7 @@ def _manifest(
         decoders=tuple(model.vaes),
         default_decoder=default,
         tokenizer=TOKENIZER,
+        token_embedding=TOKEN_EMBEDDING,
         trajectory=TRAJECTORY,
         licence=Licence(name=model.licence_name, files=licence_files, missing=model.licence_missing),
         provenance=model.provenance | _tools(),

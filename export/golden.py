@@ -50,15 +50,17 @@ def save_cases(cases: list[GoldenCase], path: Path) -> None:
 
 
 def case_inputs(model: SourceModel, component: str) -> dict[str, Inputs]:
-    """The recorded inputs of a component, by case: two row counts, two sizes, one of them not square."""
+    """The recorded inputs of a component, by case: two row counts; two sizes, one not square and with longer texts."""
     big, small = sizes(model)
     if component == TEXT_ENCODER:
-        return {"rows3": {"input_ids": token_ids(model, *_PROMPTS)}, "rows1": {"input_ids": token_ids(model, PROMPT)}}
+        return {f"rows{len(p)}": {"inputs_embeds": token_vectors(model, *p)} for p in (_PROMPTS, (PROMPT,))}
     if component == UNET:
         cases = {
             f"rows2-{_name(big)}-t{t:g}": _unet_inputs(model, big, (t, t), f"{component} {t:g}") for t in _TIMESTEPS
         }
-        return cases | {f"rows3-{_name(small)}-mixed": _unet_inputs(model, small, _MIXED_TIMESTEPS, component)}
+        return cases | {
+            f"rows3-{_name(small)}-mixed": _unet_inputs(model, small, _MIXED_TIMESTEPS, component, chunks=2)
+        }
     rows = {f"rows1-{_name(big)}": (1, big), f"rows2-{_name(small)}": (2, small)}
     if component == VAE_ENCODER:
         return {name: {"sample": _picture(n, size, name)} for name, (n, size) in rows.items()}
@@ -95,6 +97,11 @@ def token_ids(model: SourceModel, *prompts: str) -> Tensor:
     return ids.to(torch.int64)  # type: ignore[no-any-return]
 
 
+def token_vectors(model: SourceModel, *prompts: str) -> Tensor:
+    """What the text encoder is fed: (n, 77, width), rows of its token table."""
+    return model.text_encoder.get_input_embeddings().weight.detach()[token_ids(model, *prompts)]  # type: ignore[no-any-return]
+
+
 def text_states(model: SourceModel, *prompts: str) -> Tensor:
     """What the UNet is conditioned on: (n, 77, width)."""
     with torch.no_grad():
@@ -107,12 +114,16 @@ def noise(rows: int, size: tuple[int, int], seed: str, channels: int = 4) -> Ten
     return torch.randn(rows, channels, *size, generator=generator)
 
 
-def _unet_inputs(model: SourceModel, size: tuple[int, int], timesteps: tuple[float, ...], seed: str) -> Inputs:
+def _unet_inputs(
+    model: SourceModel, size: tuple[int, int], timesteps: tuple[float, ...], seed: str, chunks: int = 1
+) -> Inputs:
+    """Of `chunks` texts a row is conditioned on, each is 77 tokens: a prompt too long for one."""
     rows = len(timesteps)
+    texts = [text_states(model, *(_PROMPTS[(row + chunk) % rows] for row in range(rows))) for chunk in range(chunks)]
     return {
         "sample": noise(rows, latent_size(model, size), seed, int(model.unet.config.in_channels)),
         "timestep": torch.tensor(timesteps),
-        "encoder_hidden_states": text_states(model, *_PROMPTS[:rows]),
+        "encoder_hidden_states": torch.cat(texts, dim=1),
     }
 
 

@@ -32,7 +32,10 @@ class Network:
 
 
 class TextEncoder(nn.Module):
-    """Token ids to the last hidden state, after the final layer norm, as SD 1.x conditions on it."""
+    """Token vectors to hidden states, each after the final layer norm, as SD 1.x conditions on the last of them.
+
+    The runtime looks the vectors up in the bundle's token table, and so can put a textual inversion's among them.
+    """
 
     causal: Tensor
 
@@ -44,10 +47,15 @@ class TextEncoder(nn.Module):
         mask = torch.ones(1, 1, MAX_TOKENS, MAX_TOKENS, dtype=torch.bool).tril()
         self.register_buffer("causal", mask, persistent=False)
 
-    def forward(self, input_ids: Tensor) -> Tensor:
-        """(rows, 77) int64 -> (rows, 77, width)."""
-        hidden: Tensor = self.text_encoder(input_ids, attention_mask=self.causal).last_hidden_state
-        return hidden
+    def forward(self, inputs_embeds: Tensor) -> tuple[Tensor, Tensor]:
+        """(rows, 77, width) -> the last hidden state, (rows, 77, width); those before it, (rows, layers, 77, width)."""
+        text = self.text_encoder
+        hidden: Tensor = text.embeddings(inputs_embeds=inputs_embeds)
+        earlier = []
+        for layer in text.encoder.layers:
+            earlier.append(hidden)
+            hidden = layer(hidden, self.causal)
+        return text.final_layer_norm(hidden), text.final_layer_norm(torch.stack(earlier, dim=1))
 
 
 class UNet(nn.Module):
@@ -58,7 +66,7 @@ class UNet(nn.Module):
         self.unet = _with_fused_attention(unet)
 
     def forward(self, sample: Tensor, timestep: Tensor, encoder_hidden_states: Tensor) -> Tensor:
-        """(rows, 4, h, w), (rows,), (rows, 77, width) -> (rows, 4, h, w)."""
+        """(rows, 4, h, w), (rows,), (rows, tokens, width) -> (rows, 4, h, w)."""
         predicted: Tensor = self.unet(sample, timestep, encoder_hidden_states, return_dict=False)[0]
         return predicted
 
@@ -91,12 +99,15 @@ class VaeEncoder(nn.Module):
 
 def networks(model: SourceModel) -> Iterator[Network]:
     """The components of a bundle, in the order they are exported. The model's modules are set to inference."""
-    width = int(model.text_encoder.config.hidden_size)
+    width, layers = (int(getattr(model.text_encoder.config, key)) for key in ("hidden_size", "num_hidden_layers"))
     yield Network(
         TEXT_ENCODER,
         _ready(TextEncoder(model.text_encoder)),
-        (_spec("input_ids", "rows", MAX_TOKENS, dtype="int64"),),
-        (_spec("last_hidden_state", "rows", MAX_TOKENS, width),),
+        (_spec("inputs_embeds", "rows", MAX_TOKENS, width),),
+        (
+            _spec("last_hidden_state", "rows", MAX_TOKENS, width),
+            _spec("hidden_states", "rows", layers, MAX_TOKENS, width),
+        ),
     )
     size = tuple(_times(unet_multiple(model.unet), name) for name in ("height", "width"))
     yield Network(
@@ -105,7 +116,7 @@ def networks(model: SourceModel) -> Iterator[Network]:
         (
             _spec("sample", "rows", int(model.unet.config.in_channels), *size),
             _spec("timestep", "rows"),
-            _spec("encoder_hidden_states", "rows", MAX_TOKENS, width),
+            _spec("encoder_hidden_states", "rows", "tokens", width),  # 77, or a multiple for a prompt in chunks
         ),
         (_spec("out_sample", "rows", int(model.unet.config.out_channels), *size),),
     )
@@ -144,8 +155,8 @@ def _times(factor: int, name: str) -> str:
     return name if factor == 1 else f"{factor}*{name}"
 
 
-def _spec(name: str, *shape: int | str, dtype: str = "float32") -> TensorSpec:
-    return TensorSpec(name=name, dtype=dtype, shape=shape)
+def _spec(name: str, *shape: int | str) -> TensorSpec:
+    return TensorSpec(name=name, dtype="float32", shape=shape)
 
 
 def _with_fused_attention(module: Any) -> Any:
