@@ -21,9 +21,11 @@ from .component_writer import Report, inside, no_report, write_components
 from .golden import NOTHING_FURTHER, Further
 from .recorder import Recorder
 from .source import SourceModel
+from .token_table import save_token_table
 from .wrappers import network_loaders
 
 TOKENIZER = "tokenizer/tokenizer.json"
+TOKEN_EMBEDDING = "tokenizer/token_embedding.safetensors"
 TRAJECTORY = "golden/trajectory.safetensors"
 MODEL_CARD = "MODEL_CARD.md"
 TOOLS = ("diffusers", "latentrt", "onnx", "onnxscript", "torch", "transformers")  # their versions go into the bundle
@@ -58,6 +60,7 @@ def fill_bundle(model: SourceModel, folder: Path, report: Report, further: Furth
     recorder = Recorder(model, folder / TRAJECTORY, further)
     components = write_components(network_loaders(model), recorder.record, folder, report)
     (folder / TOKENIZER).write_bytes(tokenizer_json(model))
+    save_token_table(model.text_encoder.load(), folder / TOKEN_EMBEDDING)
     manifest = _manifest(model, folder, components, _copy_licence(model, folder))
     (folder / FILE_NAME).write_bytes(manifest.to_json())
     return manifest
@@ -102,6 +105,7 @@ def _manifest(
         decoders=tuple(model.vaes),
         default_decoder=OWN_DECODER,
         tokenizer=TOKENIZER,
+        token_embedding=TOKEN_EMBEDDING,
         trajectory=TRAJECTORY if (folder / TRAJECTORY).exists() else None,
         licence=Licence(name=model.licence_name, files=licence_files, missing=model.licence_missing),
         provenance=model.provenance | _tools(),

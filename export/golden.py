@@ -21,7 +21,7 @@ from latentrt.engines.manifest import TEXT_ENCODER, TIMESTEP_COND, UNET, ModelFa
 
 from .onnx_export import MAX_ROWS
 from .vocabulary import MAX_TOKENS
-from .wrappers import Network
+from .wrappers import Network, TextEncoder
 
 PROMPT, NEGATIVE_PROMPT = "a red circle on a blue background", ""
 MAX_SIDE = 256  # pixels: a larger picture would dominate the time of an export and show nothing more
@@ -93,12 +93,9 @@ def case_inputs(
     """
     if network.name == TEXT_ENCODER:
         rows = {f"rows{n}": [PROMPTS[i % len(PROMPTS)] for i in range(n)] for n in (3, 1, *further.rows)}
-        return {name: {"input_ids": token_ids(tokenizer, *prompts)} for name, prompts in rows.items()}
+        return {name: {"inputs_embeds": token_vectors(network, tokenizer, *some)} for name, some in rows.items()}
     if network.name == UNET:
-        return {
-            name: _unet_inputs(network, latent_size(facts, size), timesteps, texts, seed)
-            for name, (size, timesteps, seed) in _unet_calls(facts, further).items()
-        }
+        return {name: _unet_inputs(network, call, facts, texts) for name, call in _unet_calls(facts, further).items()}
     return vae_inputs(network, facts, further)
 
 
@@ -113,17 +110,24 @@ def vae_inputs(network: Network, facts: ModelFacts, further: Further = NOTHING_F
     }
 
 
-def _unet_calls(facts: ModelFacts, further: Further) -> dict[str, tuple[Sides, tuple[float, ...], str]]:
-    """By name: size, each row's timestep, and the word that seeds the noise."""
+@dataclass(frozen=True)
+class UNetCall:
+    """A call of the UNet to record; each row is conditioned on `chunks` texts, as by a prompt too long for one."""
+
+    size: Sides
+    timesteps: tuple[float, ...]  # one a row
+    seed: str  # of the noise
+    chunks: int = 1
+
+
+def _unet_calls(facts: ModelFacts, further: Further) -> dict[str, UNetCall]:
     big, small = sizes(facts)
-    calls: dict[str, tuple[Sides, tuple[float, ...], str]] = {
-        f"rows2-{_name(big)}-t{t:g}": (big, (t, t), f"{UNET} {t:g}") for t in _TIMESTEPS
-    }
-    calls[f"rows3-{_name(small)}-mixed"] = (small, _MIXED_TIMESTEPS, UNET)
+    calls = {f"rows2-{_name(big)}-t{t:g}": UNetCall(big, (t, t), f"{UNET} {t:g}") for t in _TIMESTEPS}
+    calls[f"rows3-{_name(small)}-mixed"] = UNetCall(small, _MIXED_TIMESTEPS, UNET, chunks=2)
     others = [(1, own_size(facts))] if own_size(facts) != big else []
     others += [(2, _sides(size)) for size in further.sizes] + [(n, small) for n in further.rows]
     t = _TIMESTEPS[1]
-    return calls | {f"rows{n}-{_name(size)}-t{t:g}": (size, (t,) * n, f"{UNET} {t:g}") for n, size in others}
+    return calls | {f"rows{n}-{_name(size)}-t{t:g}": UNetCall(size, (t,) * n, f"{UNET} {t:g}") for n, size in others}
 
 
 def _picture_calls(facts: ModelFacts, further: Further) -> dict[str, tuple[int, Sides]]:
@@ -161,10 +165,17 @@ def token_ids(tokenizer: CLIPTokenizer, *prompts: str) -> Tensor:
     return ids.to(torch.int64)  # type: ignore[no-any-return]
 
 
+def token_vectors(network: Network, tokenizer: CLIPTokenizer, *prompts: str) -> Tensor:
+    """What the text encoder is fed: (n, 77, width), rows of its token table."""
+    assert isinstance(network.module, TextEncoder)
+    table: Tensor = network.module.text_encoder.get_input_embeddings().weight
+    return table.detach()[token_ids(tokenizer, *prompts)]
+
+
 def text_states(network: Network, tokenizer: CLIPTokenizer, prompts: Sequence[str] = PROMPTS) -> dict[str, Tensor]:
     """What the UNet is conditioned on for each prompt: (77, width), from the text encoder."""
     with torch.no_grad():
-        return {prompt: network.module(token_ids(tokenizer, prompt))[0] for prompt in prompts}
+        return {prompt: network.module(token_vectors(network, tokenizer, prompt))[0][0] for prompt in prompts}
 
 
 def noise(rows: int, size: tuple[int, int], seed: str, channels: int = 4) -> Tensor:
@@ -173,15 +184,16 @@ def noise(rows: int, size: tuple[int, int], seed: str, channels: int = 4) -> Ten
     return torch.randn(rows, channels, *size, generator=generator)
 
 
-def _unet_inputs(
-    network: Network, size: tuple[int, int], timesteps: tuple[float, ...], texts: Mapping[str, Tensor], seed: str
-) -> Inputs:
-    rows = len(timesteps)
+def _unet_inputs(network: Network, call: UNetCall, facts: ModelFacts, texts: Mapping[str, Tensor]) -> Inputs:
+    rows = len(call.timesteps)
     widths = {spec.name: spec.shape[1] for spec in network.inputs if len(spec.shape) > 1}
+    text = [
+        torch.cat([texts[PROMPTS[(row + chunk) % len(PROMPTS)]] for chunk in range(call.chunks)]) for row in range(rows)
+    ]
     inputs = {
-        "sample": noise(rows, size, seed, int(widths["sample"])),
-        "timestep": torch.tensor(timesteps),
-        "encoder_hidden_states": torch.stack([texts[PROMPTS[row % len(PROMPTS)]] for row in range(rows)]),
+        "sample": noise(rows, latent_size(facts, call.size), call.seed, int(widths["sample"])),
+        "timestep": torch.tensor(call.timesteps),
+        "encoder_hidden_states": torch.stack(text),
     }
     if TIMESTEP_COND in widths:
         scales = torch.linspace(1, 14, rows)  # what a distilled UNet is trained on
