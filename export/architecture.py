@@ -13,10 +13,11 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from latentrt.engines.errors import CheckpointError
+from latentrt.engines.licence import OPENRAIL_M
 
 METADATA_KEY = "latentrt.architecture"
 VAE_SCALE_FACTOR = 8  # pixels per latent
-SD_LICENCE = "CreativeML OpenRAIL-M"
+SD_LICENCE = OPENRAIL_M
 
 Count = Annotated[int, msgspec.Meta(ge=1, le=4096)]
 Shapes = Mapping[str, tuple[int, ...]]

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -20,6 +19,7 @@ from latentrt.engines.errors import OutputError
 from latentrt.engines.manifest import (
     FILE_NAME,
     FORMAT,
+    SAFETY_CHECKER,
     Component,
     FileRecord,
     Licence,
@@ -29,8 +29,10 @@ from latentrt.engines.manifest import (
 )
 
 from .compare import check_graph, round_up
-from .golden import case_inputs, record, save_cases, size_multiple
+from .golden import Inputs, case_inputs, record, save_cases, size_multiple
+from .licence import write_licence
 from .onnx_export import export_network
+from .safety_checker import load_safety_checker, safety_case_inputs, write_concepts
 from .source import SourceModel
 from .trajectory import record_trajectory
 from .vocabulary import MAX_TOKENS
@@ -38,7 +40,6 @@ from .wrappers import Network, networks, vae_scale_factor
 
 TOKENIZER = "tokenizer/tokenizer.json"
 TRAJECTORY = "golden/trajectory.safetensors"
-MODEL_CARD = "MODEL_CARD.md"
 TOOLS = ("diffusers", "latentrt", "onnx", "onnxscript", "torch", "transformers")  # their versions go into the bundle
 
 
@@ -89,20 +90,32 @@ def fill_bundle(model: SourceModel, folder: Path, report: Report) -> Manifest:
     """Write all files of a bundle into an empty folder, `bundle.json` last."""
     for name in ("onnx", "golden", "tokenizer"):
         (folder / name).mkdir()
-    total = len(model.vaes) + 4  # text encoder, UNet, VAE encoder, trajectory
+    count = len(model.vaes) + 3  # text encoder, UNet, VAE encoder
+    total = count + (model.safety_checker is not None) + 1  # the trajectory
     components = {}
     for index, network in enumerate(networks(model)):
         report(Progress(network.name, index, total))
         start = time.perf_counter()
-        component, error = _add_component(model, network, folder)
+        component, error = _add_component(network, case_inputs(model, network.name), folder)
         components[network.name] = component
         report(Progress(network.name, index, total, time.perf_counter() - start, error))
+    provenance = model.provenance
+    if model.safety_checker is not None:
+        report(Progress(SAFETY_CHECKER, count, total))
+        start = time.perf_counter()
+        part = load_safety_checker(model.safety_checker)
+        component, error = _add_component(part.network, safety_case_inputs(part.network), folder)
+        components[SAFETY_CHECKER] = component
+        write_concepts(part.concepts, folder)
+        provenance |= part.provenance
+        report(Progress(SAFETY_CHECKER, count, total, time.perf_counter() - start, error))
     report(Progress("trajectory", total - 1, total))
     start = time.perf_counter()
     record_trajectory(model, folder / TRAJECTORY)
     report(Progress("trajectory", total - 1, total, time.perf_counter() - start))
     (folder / TOKENIZER).write_bytes(tokenizer_json(model))
-    manifest = _manifest(model, folder, components, _copy_licence(model, folder))
+    licence = write_licence(model.licence_name, model.licence_files, folder, provenance)
+    manifest = _manifest(model, folder, components, licence, provenance | _tools())
     (folder / FILE_NAME).write_bytes(manifest.to_json())
     return manifest
 
@@ -124,8 +137,8 @@ def _is_bundle(path: Path) -> bool:
     return isinstance(found, dict) and {"format", "components", "files"} <= found.keys()
 
 
-def _add_component(model: SourceModel, network: Network, folder: Path) -> tuple[Component, float]:
-    cases = record(network, case_inputs(model, network.name))
+def _add_component(network: Network, inputs: Mapping[str, Inputs], folder: Path) -> tuple[Component, float]:
+    cases = record(network, inputs)
     golden = folder / "golden" / f"{network.name}.safetensors"
     save_cases(cases, golden)
     graph, weights = export_network(network, folder / "onnx")
@@ -141,19 +154,12 @@ def _add_component(model: SourceModel, network: Network, folder: Path) -> tuple[
     return component, error
 
 
-def _copy_licence(model: SourceModel, folder: Path) -> tuple[str, ...]:
-    """Copy the licence's files to the root of the bundle and return their names there."""
-    names = []
-    for source in model.licence_files:
-        stem = source.name.split(".")[0]  # LICENSE-MODEL.txt -> LICENSE-MODEL
-        name = MODEL_CARD if stem == Path(MODEL_CARD).stem else stem
-        shutil.copyfile(source, folder / name)
-        names.append(name)
-    return tuple(sorted(names))
-
-
 def _manifest(
-    model: SourceModel, folder: Path, components: dict[str, Component], licence_files: tuple[str, ...]
+    model: SourceModel,
+    folder: Path,
+    components: dict[str, Component],
+    licence: Licence,
+    provenance: dict[str, str],
 ) -> Manifest:
     default, vae = next(iter(model.vaes.items()))
     return Manifest(
@@ -179,9 +185,10 @@ def _manifest(
         default_decoder=default,
         tokenizer=TOKENIZER,
         trajectory=TRAJECTORY,
-        licence=Licence(name=model.licence_name, files=licence_files, missing=model.licence_missing),
-        provenance=model.provenance | _tools(),
+        licence=licence,
+        provenance=provenance,
         files=_file_records(folder),
+        safety_checker=None if model.safety_checker is None else model.safety_checker.facts,
     )
 
 

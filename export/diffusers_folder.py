@@ -12,7 +12,7 @@ import msgspec
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import nn
-from transformers import CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTextModel, CLIPTokenizer, PreTrainedModel
 
 from latentrt.engines.errors import CheckpointError
 
@@ -65,7 +65,7 @@ def load_part(folder: Path, cls: type[Module]) -> Part[Module]:
     dtypes = {t.dtype for checkpoint in checkpoints for t in checkpoint.tensors.values() if t.is_floating_point()}
     if not dtypes:
         raise CheckpointError(f"{folder} holds no weights in {', '.join(file.name for file in files)}")
-    dtype_option = "dtype" if cls is CLIPTextModel else "torch_dtype"
+    dtype_option = "dtype" if issubclass(cls, PreTrainedModel) else "torch_dtype"
     options = {dtype_option: torch.float32, "use_safetensors": files[0].suffix == ".safetensors"}
     try:
         loaded = cls.from_pretrained(folder, local_files_only=True, output_loading_info=True, **options)  # type: ignore[attr-defined]

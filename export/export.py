@@ -18,10 +18,14 @@ def export_bundle(
     *,
     vaes: Mapping[str, Path],
     weights: Weights = "ema",
+    safety_checker: Path | None = None,
+    licence: Path | None = None,
     report: Report = no_report,
     overwrite: bool = False,
 ) -> Manifest:
     """Export a single-file checkpoint or a diffusers folder, with any number of further decoders by name.
+
+    `safety_checker` (a folder) and `licence` (a text) add what is not beside the source.
 
     The output is opened first, so that a place that cannot be written is named before minutes are spent.
 
@@ -31,5 +35,5 @@ def export_bundle(
         CheckFailedError: a component differs from PyTorch by more than the threshold.
     """
     with new_bundle(output, overwrite=overwrite) as folder:
-        model = load_source(source, vaes=vaes, weights=weights)
+        model = load_source(source, vaes=vaes, weights=weights, safety_checker=safety_checker, licence=licence)
         return fill_bundle(model, folder, report)

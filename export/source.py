@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -29,13 +29,12 @@ from .architecture import (
 )
 from .checkpoint import Weights, read_checkpoint, split_networks
 from .conversion import VAE_PREFIX, convert_text_encoder, convert_unet, shapes_of
+from .licence import find_licence, licence_name
+from .safety_source import SafetySource, find_safety_checker
 from .vae import Vae, build_vae, check_only_decoder_differs, load_vae
 from .vocabulary import clip_tokenizer
 
 OWN_DECODER = "kl-f8"  # the autoencoder that the checkpoint itself holds
-LICENCE_FILES = ("LICENSE-MODEL", "USE_RESTRICTIONS", "NOTICE")
-MODEL_CARD = "MODEL_CARD"  # carried where it is there, not missed where it is not
-_TEXT_SUFFIXES = ("", ".md", ".txt")
 
 
 @dataclass(frozen=True)
@@ -55,18 +54,27 @@ class SourceModel:
     default_size: int  # pixels on a side
     provenance: dict[str, str]  # file names and hashes, which weights, what was ignored; no paths, no times
     licence_name: str
-    licence_files: tuple[Path, ...]
-    licence_missing: tuple[str, ...]
+    licence_files: dict[str, Path] = field(default_factory=dict)  # by their names in the bundle
+    safety_checker: SafetySource | None = None  # not loaded: export does that by itself
 
 
-def load_source(path: Path, *, vaes: Mapping[str, Path], weights: Weights = "ema") -> SourceModel:
+def load_source(
+    path: Path,
+    *,
+    vaes: Mapping[str, Path],
+    weights: Weights = "ema",
+    safety_checker: Path | None = None,
+    licence: Path | None = None,
+) -> SourceModel:
     """Read a single-file checkpoint (.safetensors, .ckpt, .pt, .bin) or a diffusers folder, and more autoencoders.
 
     Of a file with both, `weights` chooses the averaged ("ema") or the raw UNet. A file with one set has only that.
+    `safety_checker` is a folder, and a diffusers folder's own where it is not given; `licence` a text, in place of one
+    beside the checkpoint.
 
     Raises:
         CheckpointError: a file is absent, damaged, refused, incomplete, or not Stable Diffusion 1.x.
-        InputError: a name in `vaes` cannot name a decoder.
+        InputError: a name in `vaes` cannot name a decoder, or `licence` is no text.
     """
     for name in vaes:
         if name == OWN_DECODER or not is_decoder_name(name):
@@ -74,9 +82,11 @@ def load_source(path: Path, *, vaes: Mapping[str, Path], weights: Weights = "ema
                 "is the checkpoint's own decoder" if name == OWN_DECODER else "has letters that a name may not have"
             )
             raise InputError(f"--vae {name}={vaes[name]}: {name!r} {reason}; give it another name, such as ft-mse")
-    if path.is_dir():
-        return _load_folder(path, vaes, weights)
-    return _load_file(path, vaes, weights)
+    safety = find_safety_checker(path, safety_checker)
+    licence_files = find_licence(path if path.is_dir() else path.parent, licence)
+    model = _load_folder(path, vaes, weights) if path.is_dir() else _load_file(path, vaes, weights)
+    name = licence_name(licence_files, model.licence_name)
+    return replace(model, licence_name=name, licence_files=licence_files, safety_checker=safety)
 
 
 def _load_file(path: Path, vaes: Mapping[str, Path], weights: Weights) -> SourceModel:
@@ -93,7 +103,6 @@ def _load_file(path: Path, vaes: Mapping[str, Path], weights: Weights) -> Source
     provenance = {"source": where, "source.sha256": checkpoint.sha256, "weights": networks.weights}
     _check_context_width(where, unet, text_encoder)
     return _assemble(
-        folder=path.parent,
         text_encoder=text_encoder,
         unet=unet,
         vaes=_all_vaes(own, vaes, facts),
@@ -122,7 +131,6 @@ def _load_folder(path: Path, vaes: Mapping[str, Path], weights: Weights) -> Sour
         licence=SD_LICENCE,
     )
     return _assemble(
-        folder=path,
         text_encoder=text_encoder.module,
         unet=unet.module,
         vaes=_all_vaes(own, vaes, facts),
@@ -149,7 +157,6 @@ def _all_vaes(own: Vae, vaes: Mapping[str, Path], facts: Facts) -> dict[str, Vae
 
 def _assemble(
     *,
-    folder: Path,
     text_encoder: CLIPTextModel,
     unet: UNet2DConditionModel,
     vaes: Mapping[str, Vae],
@@ -158,7 +165,6 @@ def _assemble(
     facts: Facts,
     provenance: dict[str, str],
 ) -> SourceModel:
-    licence_files, licence_missing = find_licence(folder)
     for name, vae in vaes.items():
         if name != OWN_DECODER:
             provenance |= {f"vae.{name}": vae.file, f"vae.{name}.sha256": vae.sha256}
@@ -177,8 +183,6 @@ def _assemble(
         default_size=facts.default_size,
         provenance=provenance,
         licence_name=facts.licence,
-        licence_files=licence_files,
-        licence_missing=licence_missing,
     )
 
 
@@ -191,16 +195,3 @@ def _check_context_width(where: str, unet: UNet2DConditionModel, text_encoder: C
 def _ignored(prefix: str, counts: Mapping[str, int]) -> dict[str, str]:
     """`{"betas", …}` -> `{"source.ignored": "13 schedule buffers, 2 averaging counters"}`, or nothing."""
     return {f"{prefix}.ignored": ", ".join(f"{n} {kind}" for kind, n in counts.items())} if counts else {}
-
-
-def find_licence(folder: Path) -> tuple[tuple[Path, ...], tuple[str, ...]]:
-    """The licence files in a folder, and the names of those that a model should have and this one has not."""
-    found, missing = [], []
-    for name in (*LICENCE_FILES, MODEL_CARD):
-        names = [name + suffix for suffix in _TEXT_SUFFIXES]
-        file = next((folder / n for n in names if (folder / n).is_file()), None)
-        if file is not None:
-            found.append(file)
-        elif name != MODEL_CARD:
-            missing.append(name)
-    return tuple(found), tuple(missing)

@@ -20,14 +20,15 @@ from latentrt.engines import store
 from latentrt.engines.bundle import Bundle
 from latentrt.engines.engine import Engine
 from latentrt.engines.errors import EngineError, InputError
-from latentrt.engines.manifest import TEXT_ENCODER, UNET, decoder_component
+from latentrt.engines.manifest import SAFETY_CHECKER, TEXT_ENCODER, UNET, decoder_component
 from latentrt.engines.version import __version__
 
 from .denoiser import Conditioning, Denoiser
 from .loop import DenoisingLoop, Job, Step
 from .noise import TorchCpuNoise
-from .picture import to_image
+from .picture import check_finite, to_image
 from .request import Plan, Request, plan
+from .safety import SafetyChecker, SafetyWarning, switched_off, verdict
 from .samplers import get_sampler
 from .tokenizer import ClipTokenizer, truncation_warning
 
@@ -43,12 +44,14 @@ class Result:
     """Finished pictures.
 
     `images` are 8-bit RGB and carry `facts[i]` as text when saved as PNG; `latents` is (n, 4, height / 8, width / 8)
-    float32, before decoding, in the units that the decoder takes times `scaling_factor`.
+    float32, before decoding, in the units that the decoder takes times `scaling_factor`. `flagged[i]` says whether the
+    safety checker flagged picture i, which is then black (its latents are not); None where no checker looked.
     """
 
     images: list[Image]
     latents: NDArray[np.float32]
     facts: list[dict[str, str]]
+    flagged: list[bool] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +66,7 @@ class Drawing:
 class Pipeline:
     """Engines of one bundle, ready to draw. Open it with `Pipeline.open`; use it from one thread."""
 
-    def __init__(self, bundle: Bundle, engine: str, max_rows: int) -> None:
+    def __init__(self, bundle: Bundle, engine: str, max_rows: int, safety_checker: bool = True) -> None:
         if max_rows < 1:
             raise InputError(f"max_rows is a whole number, 1 or more; got {max_rows!r}")
         self.bundle = bundle
@@ -76,29 +79,44 @@ class Pipeline:
             on_failure.callback(self.close)
             unet = self._engine(UNET)
             self._engine(TEXT_ENCODER)
+            self._safety_checker = self._open_safety_checker() if safety_checker else None
             on_failure.pop_all()
         self._loop = DenoisingLoop(Denoiser(unet, bundle.manifest.model.prediction_type, max_rows))
 
     @classmethod
-    def open(cls, path: str | Path, *, engine: str = backends.DEFAULT, max_rows: int = MAX_ROWS) -> Self:
+    def open(
+        cls,
+        path: str | Path,
+        *,
+        engine: str = backends.DEFAULT,
+        max_rows: int = MAX_ROWS,
+        safety_checker: bool = True,
+    ) -> Self:
         """Open the bundle at `path` with the engines of one backend; `max_rows` bounds one UNet call.
 
         Engines that `latentrt build` left in the bundle are used where they fit this machine; onnxruntime opens a
         component that has none from the bundle's graph. A file is checked against its hash before it is used.
+
+        The bundle's safety checker, where it has one, looks at every picture; with `safety_checker=False` none does,
+        and a `SafetyWarning` says what the model's licence asks of you.
 
         Raises:
             BundleError: no bundle there, or a damaged one.
             EngineError: an engine is damaged or cannot be opened here.
             InputError: no engine of this name.
         """
-        return cls(Bundle.open(path), engine, max_rows)
+        bundle = Bundle.open(path)
+        if not safety_checker:
+            warnings.warn(switched_off(bundle.manifest.licence), SafetyWarning, stacklevel=2)
+        return cls(bundle, engine, max_rows, safety_checker)
 
     def generate(self, prompt: str, **options: Any) -> Result:
         """Draw a prompt to the end; `options` are those of `Request`.
 
         Raises:
             InputError: an option is out of range.
-            EngineError: an engine failed, or gave NaN.
+            EngineError: an engine failed.
+            NanPictureError: the latents or the decoded picture hold NaN or infinity.
         """
         return self.stream(prompt, **options).result()
 
@@ -123,10 +141,11 @@ class Pipeline:
         return self._loop.step()
 
     def finish(self, drawing: Drawing) -> Result:
-        """Decode a request whose job is done.
+        """Decode a request whose job is done, and have the pictures checked.
 
         Raises:
-            EngineError: the job is not done or was cancelled, or its picture holds NaN.
+            EngineError: the job is not done or was cancelled, or an engine failed.
+            NanPictureError: the latents or the decoded picture hold NaN or infinity.
             Exception: what ended the job, if something did.
         """
         job = drawing.job
@@ -136,13 +155,21 @@ class Pipeline:
             raise job.error
         if job.latents is None:
             raise EngineError("the request was cancelled: it has no picture")
-        facts = [self._facts(drawing, i) for i in range(len(job.latents))]
+        check_finite(job.latents, "denoising")
         decoded = self.decode(job.latents, drawing.plan.decoder)
+        check_finite(decoded, "the decoder")
+        flagged = None
+        if self._safety_checker is not None:
+            decoded, flagged = self._safety_checker.replace_flagged(decoded)
+        facts = [self._facts(drawing, i, flagged) for i in range(len(decoded))]
         images = [to_image(picture, fact) for picture, fact in zip(decoded, facts, strict=True)]
-        return Result(images, job.latents, facts)
+        return Result(images, job.latents, facts, flagged)
 
     def decode(self, latents: NDArray[np.float32], decoder: str | None = None) -> NDArray[np.float32]:
-        """Latents (n, 4, h, w) to pictures (n, 3, 8h, 8w) in about [-1, 1], float32; one at a time, to save memory."""
+        """Latents (n, 4, h, w) to pictures (n, 3, 8h, 8w) in about [-1, 1], float32; one at a time, to save memory.
+
+        What it gives is not checked for safety.
+        """
         manifest = self.bundle.manifest
         engine = self._engine(decoder_component(decoder or manifest.default_decoder))
         scaled = latents / np.float32(manifest.model.scaling_factor)
@@ -172,6 +199,10 @@ class Pipeline:
             self._engines[component] = self._stack.enter_context(self._backend.open(self.bundle, component, folder))
         return self._engines[component]
 
+    def _open_safety_checker(self) -> SafetyChecker | None:
+        facts = self.bundle.manifest.safety_checker
+        return None if facts is None else SafetyChecker(self._engine(SAFETY_CHECKER), self.bundle, facts)
+
     def _conditioning(self, request: Request) -> Conditioning:
         prompts = [request.prompt, request.negative_prompt] if request.guided else [request.prompt]
         tokens = [self._tokenizer.encode(prompt) for prompt in prompts]
@@ -181,9 +212,10 @@ class Pipeline:
         hidden = engine.run({"input_ids": np.stack([t.ids for t in tokens])})[engine.outputs[0].name]
         return Conditioning(hidden[0], hidden[1] if request.guided else None, request.guidance_scale)
 
-    def _facts(self, drawing: Drawing, index: int) -> dict[str, str]:
+    def _facts(self, drawing: Drawing, index: int, flagged: list[bool] | None) -> dict[str, str]:
         request, planned = drawing.request, drawing.plan
-        used = (UNET, TEXT_ENCODER, decoder_component(planned.decoder))
+        used = [UNET, TEXT_ENCODER, decoder_component(planned.decoder)]
+        used += [] if flagged is None else [SAFETY_CHECKER]
         keys = " ".join(f"{component}={self._engine(component).key.id}" for component in used)
         return {
             "prompt": request.prompt,
@@ -195,6 +227,7 @@ class Pipeline:
             "guidance_scale": str(request.guidance_scale),
             "size": f"{planned.width}x{planned.height}",
             "decoder": planned.decoder,
+            "safety_checker": verdict(flagged, index, self.bundle.manifest.safety_checker is not None),
             "bundle": self.bundle.hash,
             "engine": f"{self._backend.name} {keys}",
             "latentrt": __version__,

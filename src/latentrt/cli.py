@@ -101,12 +101,18 @@ def export(
         Literal["ema", "raw"],
         typer.Option(help="The averaged weights, where the checkpoint has them, or the raw ones."),
     ] = "ema",
+    safety_checker: Annotated[
+        Path | None, typer.Option(metavar="PATH", help="A safety checker's folder, where SOURCE has none.")
+    ] = None,
+    licence: Annotated[
+        Path | None, typer.Option("--license", metavar="FILE", help="The model's licence, where none is beside SOURCE.")
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the bundle that is there.")] = False,
 ) -> None:
     """Turn a checkpoint into a bundle: ONNX graphs, weights, tokenizer and PyTorch's recorded answers."""
     from .commands.export import export_command
 
-    export_command(console, source, output, vae or [], weights, overwrite)
+    export_command(console, source, output, vae or [], weights, overwrite, safety_checker, licence)
 
 
 @app.command()
@@ -131,6 +137,9 @@ def generate(
     sampler: Annotated[str, typer.Option(help="euler, euler_ancestral, ddim, pndm or dpmpp_2m.")] = "euler",
     karras: Annotated[bool, typer.Option("--karras", help="Karras noise levels (euler and dpmpp_2m).")] = False,
     decoder: Annotated[str | None, typer.Option(help="A decoder of the bundle.")] = None,
+    safety_checker: Annotated[
+        bool, typer.Option("--safety-checker/--no-safety-checker", help="Check pictures, where the bundle can.")
+    ] = True,
     engine: EngineOption = DEFAULT_ENGINE,
     output: Annotated[Path, typer.Option("-o", "--output", metavar="PNG", help="Where the picture goes.")] = Path(
         "out.png"
@@ -153,7 +162,7 @@ def generate(
         karras=karras,
         decoder=decoder,
     )
-    generate_command(console, bundle, request, engine, output)
+    generate_command(console, bundle, request, engine, output, safety_checker)
 
 
 @app.command()

@@ -13,9 +13,18 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from latentrt.engines.errors import EngineError, InputError
 
+from .protection import missing_protection
+
 
 def export_command(
-    console: Console, source: Path, output: Path, vaes: list[str], weights: Literal["ema", "raw"], overwrite: bool
+    console: Console,
+    source: Path,
+    output: Path,
+    vaes: list[str],
+    weights: Literal["ema", "raw"],
+    overwrite: bool,
+    safety_checker: Path | None = None,
+    licence: Path | None = None,
 ) -> None:
     """Check the words, export, and print the bundle's place and hash."""
     named = dict(map(_named_path, vaes))
@@ -37,7 +46,18 @@ def export_command(
                 error = "" if part.max_abs_error is None else f"  {part.max_abs_error:.1e} from PyTorch"
                 bar.console.print(f"{part.part:24} {part.seconds:5.1f} s{error}", markup=False)
 
-        manifest = export_bundle(source, output, vaes=named, weights=weights, report=report, overwrite=overwrite)
+        manifest = export_bundle(
+            source,
+            output,
+            vaes=named,
+            weights=weights,
+            safety_checker=safety_checker,
+            licence=licence,
+            report=report,
+            overwrite=overwrite,
+        )
+    for note in missing_protection(manifest):
+        console.print(f"note: {note}", markup=False)
     print(f"{output} {manifest.bundle_hash()}")
 
 

@@ -15,8 +15,14 @@ from latentrt.runtime.picture import png_bytes
 from latentrt.runtime.pipeline import Pipeline, Result, Stream
 from latentrt.runtime.request import Request, plan
 
+from .printing import one_line
 
-def generate_command(console: Console, path: Path, request: Request, engine: str, output: Path) -> None:
+FLAGGED = "the safety checker found unsafe content in the picture; try another prompt or seed"
+
+
+def generate_command(
+    console: Console, path: Path, request: Request, engine: str, output: Path, safety_checker: bool = True
+) -> None:
     """Draw `request` and write its pictures; prints each file's name on standard output."""
     if output.suffix.lower() != ".png":
         raise InputError(f"cannot write {output}: pictures are PNG files; give a name that ends in .png")
@@ -26,11 +32,13 @@ def generate_command(console: Console, path: Path, request: Request, engine: str
         places = [stack.enter_context(new_file(name)) for name in names]
         for place in places:
             place.touch()  # what cannot be written is known before any work is done
-        pipeline = stack.enter_context(Pipeline.open(path, engine=engine))
+        pipeline = stack.enter_context(Pipeline.open(path, engine=engine, safety_checker=safety_checker))
         result = _draw(console, Stream(pipeline, request), request.num_inference_steps)
         for place, image in zip(places, result.images, strict=True):
             place.write_bytes(png_bytes(image))
-    for name in names:
+    for name, flagged in zip(names, result.flagged or [False] * len(names), strict=True):
+        if flagged:
+            console.print(f"flagged: {one_line(str(name))} is black: {FLAGGED}", markup=False)
         print(name)
 
 

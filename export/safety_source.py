@@ -1,0 +1,105 @@
+"""Where a model's safety checker lies, and how pictures come to it: the folder, and its `preprocessor_config.json`."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+
+from latentrt.engines.errors import CheckpointError
+from latentrt.engines.manifest import SAFETY_CHECKER, SafetyFacts
+
+CONCEPTS = "safety_checker/concepts.safetensors"  # in the bundle
+PREPROCESSOR = "preprocessor_config.json"
+_BICUBIC = 3  # PIL.Image.Resampling.BICUBIC
+
+_Side = Annotated[int, msgspec.Meta(ge=1, le=4096)]
+_Triple = tuple[float, float, float]
+
+
+class _Resize(msgspec.Struct, frozen=True):
+    shortest_edge: _Side = 224
+
+
+class _Crop(msgspec.Struct, frozen=True):
+    height: _Side = 224
+    width: _Side = 224
+
+
+class _Preprocessor(msgspec.Struct, frozen=True):
+    """`preprocessor_config.json`; the defaults are those of transformers' `CLIPImageProcessor`."""
+
+    size: _Resize | _Side = _Resize()
+    crop_size: _Crop | _Side = _Crop()
+    image_mean: _Triple = (0.48145466, 0.4578275, 0.40821073)
+    image_std: _Triple = (0.26862954, 0.26130258, 0.27577711)
+    resample: int = _BICUBIC
+    rescale_factor: float = 1 / 255
+    do_resize: bool = True
+    do_center_crop: bool = True
+    do_rescale: bool = True
+    do_normalize: bool = True
+    use_square_size: bool = False
+
+
+@dataclass(frozen=True)
+class SafetySource:
+    """Where a safety checker lies: the folder of its weights, and how pictures come to it."""
+
+    folder: Path
+    facts: SafetyFacts
+
+
+def find_safety_checker(source: Path, given: Path | None = None) -> SafetySource | None:
+    """The safety checker that is `given`, else the one in a diffusers folder; None where there is none.
+
+    `given` is a folder with `config.json` and weights, or a diffusers folder that has `safety_checker/`.
+
+    Raises:
+        CheckpointError: `given` holds none, or its preprocessing is not CLIP's.
+    """
+    folders = (source / SAFETY_CHECKER,) if given is None else (given / SAFETY_CHECKER, given)
+    folder = next((folder for folder in folders if (folder / "config.json").is_file()), None)
+    if folder is not None:
+        return SafetySource(folder, _facts(folder))
+    if given is not None:
+        raise CheckpointError(
+            f"--safety-checker {given} holds no safety checker: expected a folder with config.json and weights, "
+            "such as the safety_checker/ of a diffusers folder"
+        )
+    return None
+
+
+def _facts(folder: Path) -> SafetyFacts:
+    """How pictures come to the network: stated in its own folder or in `feature_extractor/` beside it, else CLIP's."""
+    places = (folder / PREPROCESSOR, folder.parent / "feature_extractor" / PREPROCESSOR)
+    file = next((place for place in places if place.is_file()), None)
+    stated = _Preprocessor() if file is None else _read(file)
+    size = stated.size.shortest_edge if isinstance(stated.size, _Resize) else stated.size
+    crop = stated.crop_size if isinstance(stated.crop_size, _Crop) else _Crop(stated.crop_size, stated.crop_size)
+    steps = (stated.do_resize, stated.do_center_crop, stated.do_rescale, stated.do_normalize)
+    usual = stated.resample == _BICUBIC and math.isclose(stated.rescale_factor, 1 / 255) and not stated.use_square_size
+    if not (all(steps) and usual and crop.height == crop.width and min(stated.image_std) > 0):
+        raise CheckpointError(
+            f"{file} is not CLIP's preprocessing: expected a bicubic resize of the shortest edge, a square crop, a "
+            "scale of 1/255 and a normalisation"
+        )
+    return SafetyFacts(
+        concepts=CONCEPTS,
+        shortest_edge=size,
+        image_size=crop.height,
+        image_mean=stated.image_mean,
+        image_std=stated.image_std,
+    )
+
+
+def _read(file: Path) -> _Preprocessor:
+    try:
+        return msgspec.json.decode(file.read_bytes(), type=_Preprocessor)
+    except OSError as error:
+        raise CheckpointError(f"{file} cannot be read: {error.strerror or error}") from error
+    except ValueError as error:  # msgspec's own, or UnicodeDecodeError
+        raise CheckpointError(f"{file} is not CLIP's preprocessing: {error}") from error
