@@ -124,8 +124,7 @@ def test_facts_and_provenance_of_the_demo(packed: Path) -> None:
         1000,
         1,
     )
-    assert (source.licence_name, source.licence_files) == ("Apache-2.0", ())
-    assert source.licence_missing == ("LICENSE-MODEL", "USE_RESTRICTIONS", "NOTICE")
+    assert (source.licence_name, source.licence_files, source.safety_checker) == ("Apache-2.0", {}, None)
     hashes = {key: value for key, value in source.provenance.items() if key.endswith("sha256")}
     assert all(len(value) == 64 for value in hashes.values())
     assert source.provenance == hashes | {
@@ -352,8 +351,7 @@ def test_a_diffusers_folder_gives_the_same_model(folder: Path, packed: Path) -> 
     assert source.tokenizer("a red circle").input_ids == clip_tokenizer()("a red circle").input_ids
     assert (source.default_size, source.beta_end, source.steps_offset) == (128, 0.012, 1)
     assert (source.provenance["source"], source.provenance["weights"]) == ("model", "as stored")
-    assert source.licence_files == (folder / "NOTICE.txt",)
-    assert source.licence_missing == ("LICENSE-MODEL", "USE_RESTRICTIONS")
+    assert source.licence_files == {"NOTICE": folder / "NOTICE.txt"}
 
 
 def test_a_diffusers_folder_of_pickles_and_old_names(folder: Path) -> None:
@@ -428,7 +426,7 @@ def test_licence_files_beside_the_checkpoint_are_found(packed: Path, tmp_path: P
         (tmp_path / name).write_text("text")
     (tmp_path / "demo.safetensors").write_bytes((packed / "demo.safetensors").read_bytes())
     source = load_source(tmp_path / "demo.safetensors", vaes={})
-    assert (sorted(path.name for path in source.licence_files), source.licence_missing) == (names, ())
+    assert sorted(path.name for path in source.licence_files.values()) == names
 
 
 @pytest.mark.parametrize("change", ["encoder", "overflow"])
