@@ -19,11 +19,10 @@ from rich.progress import track
 
 from latentrt.engines.backend import get_backend
 from latentrt.engines.bundle import Bundle, sha256
-from latentrt.engines.manifest import VAE_ENCODER, decoder_component
+from latentrt.engines.manifest import OWN_DECODER, VAE_ENCODER, decoder_component
 from latentrt.export.demo.config import CHECKPOINT
 from latentrt.export.demo.scenes import Scene, draw, held_out_scenes, plain_caption, random_scene
 from latentrt.export.export import export_bundle
-from latentrt.export.source import OWN_DECODER
 from latentrt.runtime.pipeline import Pipeline
 from latentrt.runtime.request import Request
 

@@ -22,6 +22,8 @@ TEXT_ENCODER = "text_encoder"
 UNET = "unet"
 VAE_ENCODER = "vae_encoder"
 SAFETY_CHECKER = "safety_checker"
+OWN_DECODER = "kl-f8"  # the autoencoder that the checkpoint itself holds
+TIMESTEP_COND = "timestep_cond"  # the UNet's input for the guidance scale, where guidance was distilled into it
 _DECODER = "vae_decoder."
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -38,6 +40,19 @@ _ComponentName = Annotated[str, msgspec.Meta(pattern=rf"^({_DECODER})?{_NAME.pat
 def decoder_component(decoder: str) -> str:
     """The component that holds the decoder of this name: `"ft-mse"` -> `"vae_decoder.ft-mse"`."""
     return _DECODER + decoder
+
+
+def encoder_component(decoder: str) -> str:
+    """The component that holds the encoder of this decoder: `"vae_encoder"` for the checkpoint's own.
+
+    Another decoder has one only where its encoder differs from that.
+    """
+    return VAE_ENCODER if decoder == OWN_DECODER else f"{VAE_ENCODER}.{decoder}"
+
+
+def is_encoder(component: str) -> bool:
+    """Whether a component turns pictures into latents."""
+    return component.partition(".")[0] == VAE_ENCODER
 
 
 def is_decoder_name(name: str) -> bool:
@@ -117,7 +132,7 @@ class Manifest(_Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
     decoders: tuple[str, ...]
     default_decoder: str
     tokenizer: str
-    trajectory: str
+    trajectory: str | None  # None where pictures are not drawn from text alone (an inpainting UNet)
     licence: Licence
     provenance: dict[str, str]
     files: dict[str, FileRecord]
@@ -175,7 +190,8 @@ def _check_references(manifest: Manifest, where: str) -> None:
     for path in manifest.files:
         if not _is_safe(path):
             raise BundleError(f"{where}: {FILE_NAME} lists {path!r}, which is not a plain path inside the bundle")
-    needed = [manifest.tokenizer, manifest.trajectory, *manifest.licence.files]
+    needed = [manifest.tokenizer, *manifest.licence.files]
+    needed += [manifest.trajectory] if manifest.trajectory is not None else []
     for name, component in manifest.components.items():
         needed += [component.graph, *component.weights, component.golden]
         _check_component(name, component, where)

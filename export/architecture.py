@@ -16,10 +16,14 @@ from latentrt.engines.errors import CheckpointError
 from latentrt.engines.licence import OPENRAIL_M
 
 METADATA_KEY = "latentrt.architecture"
+_MODELSPEC_PREDICTION = "modelspec.prediction_type"  # https://github.com/Stability-AI/ModelSpec
 VAE_SCALE_FACTOR = 8  # pixels per latent
 SD_LICENCE = OPENRAIL_M
 
+GUIDANCE_KEY = "time_embed.cond_proj.weight"  # a UNet distilled with guidance (LCM) is told the scale through it
+
 Count = Annotated[int, msgspec.Meta(ge=1, le=4096)]
+Prediction = Literal["epsilon", "v_prediction"]
 Shapes = Mapping[str, tuple[int, ...]]
 
 
@@ -53,7 +57,7 @@ class Facts(_Facts, frozen=True):
     vae: VaeFacts = VaeFacts()
     text_encoder: TextFacts = TextFacts()
     default_size: Annotated[int, msgspec.Meta(ge=8, le=8192, multiple_of=VAE_SCALE_FACTOR)] = 512
-    prediction_type: Literal["epsilon", "v_prediction"] = "epsilon"
+    prediction_type: Prediction = "epsilon"
     licence: str = SD_LICENCE
 
 
@@ -69,6 +73,13 @@ def parse_facts(metadata: Mapping[str, str], where: str) -> Facts | None:
         return msgspec.json.decode(metadata[METADATA_KEY], type=Facts)
     except msgspec.MsgspecError as error:
         raise CheckpointError(f"{where}: its metadata {METADATA_KEY!r} cannot be read: {error}") from error
+
+
+def stated_prediction(metadata: Mapping[str, str], facts: Facts) -> Prediction:
+    """What a safetensors file says its UNet predicts: in `latentrt.architecture`, or as modelspec.io has it ("v")."""
+    if METADATA_KEY not in metadata and metadata.get(_MODELSPEC_PREDICTION, "").startswith("v"):
+        return "v_prediction"
+    return facts.prediction_type
 
 
 @dataclass(frozen=True)
@@ -118,7 +129,8 @@ def unet_config(table: KeyTable, facts: UNetFacts, default_size: int) -> dict[st
     to_k = next((key for key in table.shapes if key.endswith(".attn2.to_k.weight")), "…attn2.to_k.weight")
     _check_divides(table, "norm_num_groups", facts.norm_num_groups, channels)
     _check_divides(table, "num_heads", facts.num_heads, [c for c, a in zip(channels, attends, strict=True) if a])
-    return {
+    distilled = {"time_cond_proj_dim": table.shape(GUIDANCE_KEY, rank=2)[1]} if table.has(GUIDANCE_KEY) else {}
+    return distilled | {
         "sample_size": default_size // VAE_SCALE_FACTOR,
         "in_channels": table.shape("input_blocks.0.0.weight", rank=2)[1],
         "out_channels": table.shape("out.2.bias", "out.2.weight")[0],

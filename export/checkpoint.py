@@ -1,72 +1,82 @@
-"""Read a single-file checkpoint without trusting it, and sort its keys into the networks of Stable Diffusion."""
+"""One checkpoint file: what it holds, read without trusting it; the data of its tensors only when asked for."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import pickle
-import re
-import zipfile
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from latentrt.engines.errors import CheckpointError
 
-from .architecture import refuse_other_families
-from .conversion import LISTED, TEXT_PREFIX, UNET_PREFIX, VAE_PREFIX, check_keys, shapes_of
+from .pickles import check_size, is_plain, load_pickle, one_line
 
 PICKLES = (".ckpt", ".pt", ".bin")
 SUFFIXES = (".safetensors", *PICKLES)
 MAX_HEADER_BYTES = 16 * 2**20  # SD 1.5's safetensors header is some 200 KB
-EMA_PREFIX = "model_ema."
-
-Weights = Literal["ema", "raw"]
-
-_IGNORED = {  # what training left in the file: kind -> keys
-    "averaging counters": re.compile(r"model_ema\.(decay|num_updates)"),
-    "schedule buffers": re.compile(
-        r"betas|(log_one_minus_|sqrt_|sqrt_one_minus_|sqrt_recip_|sqrt_recipm1_)?alphas_cumprod|alphas_cumprod_prev"
-        r"|posterior_\w+|lvlb_weights|logvar|scale_factor"
-    ),
-    "loss": re.compile(r"(first_stage_model\.)?loss\..+"),
-    "position_ids": re.compile(r".+\.position_ids"),
-}
-_GLOBAL = re.compile(r"unsupported global:? (?:GLOBAL )?([\w.]+)", re.IGNORECASE)  # in torch's messages
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The tensors of one file by key, as stored; `extra` counts entries that are no tensors."""
+    """What one file holds; `extra` counts entries that are no tensors.
 
-    name: str
+    `tensors` are on the meta device: shapes and dtypes by key, no data. `read` gives the data.
+    """
+
+    path: Path
     sha256: str
     tensors: dict[str, Tensor]
     metadata: dict[str, str]
     extra: int = 0
 
+    @property
+    def name(self) -> str:
+        """The file's name."""
+        return self.path.name
+
+    def read(self, keys: Iterable[str]) -> dict[str, Tensor]:
+        """The tensors of these keys, as stored: mapped, not copied, wherever the file's form allows.
+
+        Raises:
+            CheckpointError: the file is no longer what it was.
+        """
+        wanted = set(keys)
+        try:
+            if self.path.suffix.lower() in PICKLES:
+                return {key: tensor for key, tensor in _plain(_read_pickle(self.path)).items() if key in wanted}
+            with safe_open(self.path, framework="pt") as file:
+                return {key: file.get_tensor(key) for key in wanted}
+        except (OSError, SafetensorError) as error:
+            raise CheckpointError(f"{self.path} cannot be read: {one_line(error)}") from error
+
 
 @dataclass(frozen=True)
-class Networks:
-    """A checkpoint's tensors network by network, prefixes removed, and what was left out, kind by kind."""
+class Section:
+    """Some of a file's tensors, under the names that they have in their network."""
 
-    unet: dict[str, Tensor]
-    vae: dict[str, Tensor]
-    text_encoder: dict[str, Tensor]
-    weights: Literal["ema", "raw", "as stored"]
-    ignored: dict[str, int]
+    checkpoint: Checkpoint
+    keys: Mapping[str, str]  # name in the network -> key in the file
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """Shapes and dtypes, on the meta device."""
+        return {name: self.checkpoint.tensors[key] for name, key in self.keys.items()}
+
+    def read(self) -> dict[str, Tensor]:
+        """The data, as stored."""
+        found = self.checkpoint.read(self.keys.values())
+        return {name: found[key] for name, key in self.keys.items()}
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """Read a safetensors file, or a pickle of plain tensors (`state_dict` wrapper or none). Nothing in it is executed.
+    """Read what a safetensors file, or a pickle of plain tensors (`state_dict` wrapper or none), holds.
 
-    Tensors are mapped, not copied, wherever the file's form allows.
+    Nothing in it is executed.
 
     Raises:
         CheckpointError: absent, of an unknown suffix, truncated, corrupt, or a pickle of anything but plain data.
@@ -83,8 +93,10 @@ def read_checkpoint(path: Path) -> Checkpoint:
             entries, metadata = _read_safetensors(path)
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from error
-    tensors = {key: value for key, value in entries.items() if isinstance(key, str) and _is_plain(value)}
-    return Checkpoint(path.name, sha256, tensors, metadata, len(entries) - len(tensors))
+    tensors = _plain(entries)
+    check_size(path, tensors)
+    shapes = {key: tensor.to("meta") for key, tensor in tensors.items()}
+    return Checkpoint(path, sha256, shapes, metadata, len(entries) - len(tensors))
 
 
 def file_sha256(path: Path) -> str:
@@ -97,7 +109,7 @@ def check_safetensors_length(path: Path) -> None:
     """Compare a safetensors file's length with what its header declares.
 
     Raises:
-        CheckpointError: names the file, the expected and the actual length.
+        CheckpointError: names the file, the expected length and the byte where it ends.
     """
     actual = path.stat().st_size
     with path.open("rb") as file:
@@ -107,12 +119,12 @@ def check_safetensors_length(path: Path) -> None:
         header = file.read(length)
     if len(header) < length:
         raise CheckpointError(
-            f"{path} is truncated: expected {8 + length} bytes or more, found {actual}; copy it again"
+            f"{path} is truncated: expected {8 + length} bytes or more, it ends at byte {actual}; copy it again"
         )
     expected = 8 + length + _declared_bytes(path, header)
     if actual != expected:
         what = "truncated" if actual < expected else "longer than its header declares"
-        raise CheckpointError(f"{path} is {what}: expected {expected} bytes, found {actual}; copy it again")
+        raise CheckpointError(f"{path} is {what}: expected {expected} bytes, it ends at byte {actual}; copy it again")
 
 
 def _declared_bytes(path: Path, header: bytes) -> int:
@@ -132,116 +144,13 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def _read_pickle(path: Path) -> Mapping[Any, Any]:
-    try:
-        # Only zip archives can be mapped; torch 1.x wrote bare pickles.
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except OSError:
-        raise
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(f"{path} is refused: {_why_refused(error)}; ask for a .safetensors file") from error
-    except Exception as error:  # a damaged pickle may raise anything
-        size = path.stat().st_size
-        raise CheckpointError(f"{path} is damaged or no checkpoint ({size} bytes): {one_line(error)}") from error
-    if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
-        outside = {("outside state_dict", key): value for key, value in content.items() if key != "state_dict"}
-        return {**content["state_dict"], **outside}
-    if not isinstance(content, Mapping):
-        raise CheckpointError(f"{path} is no checkpoint: expected a table of tensors, found {type(content).__name__}")
-    return content
+    """The entries of a pickle, those inside its `state_dict` beside those outside."""
+    content = load_pickle(path)
+    if not isinstance(content.get("state_dict"), Mapping):
+        return content
+    outside = {("outside state_dict", key): value for key, value in content.items() if key != "state_dict"}
+    return {**content["state_dict"], **outside}
 
 
-def _why_refused(error: Exception) -> str:
-    """PyTorch's own message is not shown: it explains how to load the file unsafely."""
-    if found := _GLOBAL.search(str(error)):
-        return f"it is a pickle that asks for {found[1]!r}, and only plain tensors are read"
-    return "it is not a pickle of plain tensors"
-
-
-def one_line(error: Exception) -> str:
-    """What a library says, on one line and no longer than a message may be."""
-    return " ".join(str(error).split())[:300] or type(error).__name__
-
-
-def _is_plain(value: object) -> bool:
-    """A dense tensor that has its data (a pickle may also hold sparse and meta tensors)."""
-    return isinstance(value, Tensor) and value.layout is torch.strided and not value.is_meta
-
-
-def ignored_kind(key: str) -> str | None:
-    """What kind of training leftover a key is; None for all others."""
-    return next((kind for kind, pattern in _IGNORED.items() if pattern.fullmatch(key)), None)
-
-
-def split_networks(checkpoint: Checkpoint, weights: Weights) -> Networks:
-    """Sort a Stable Diffusion 1.x checkpoint's keys; of two sets of UNet weights, take the one asked for.
-
-    Raises:
-        CheckpointError: another family, no UNet, averaged weights incomplete, or keys that belong nowhere.
-    """
-    where, tensors = checkpoint.name, checkpoint.tensors
-    refuse_other_families(where, tensors)
-    kinds = {key: ignored_kind(key) for key in tensors}
-    kept = {key: tensor for key, tensor in tensors.items() if kinds[key] is None}
-    raw = _under(UNET_PREFIX, kept)
-    if not raw:
-        hint = "; an autoencoder is given with --vae NAME=PATH" if "decoder.conv_in.weight" in tensors else ""
-        raise CheckpointError(
-            f"{where} is no Stable Diffusion checkpoint: expected keys {UNET_PREFIX}*, "
-            f"found {', '.join(list(tensors)[:3]) or 'none'}{hint}"
-        )
-    averaged = _under(EMA_PREFIX, kept)
-    prefixes = (UNET_PREFIX, VAE_PREFIX, TEXT_PREFIX, EMA_PREFIX)
-    _refuse_strangers(where, (key for key in kept if not key.startswith(prefixes)))
-    return Networks(
-        unet=_averaged_unet(where, raw, averaged) if averaged and weights == "ema" else raw,
-        vae=_under(VAE_PREFIX, kept),
-        text_encoder=_under(TEXT_PREFIX, kept),
-        weights=weights if averaged else "as stored",
-        ignored=count_ignored(kinds.values(), checkpoint.extra),
-    )
-
-
-def split_vae(checkpoint: Checkpoint) -> tuple[dict[str, Tensor], dict[str, int]]:
-    """An autoencoder file's tensors, and what was left out, kind by kind.
-
-    Raises:
-        CheckpointError: the keys are not those of an autoencoder.
-    """
-    tensors = checkpoint.tensors
-    if not any(key.startswith(("encoder.", "decoder.")) for key in tensors):
-        raise CheckpointError(
-            f"{checkpoint.name} is no autoencoder: expected keys encoder.*, decoder.*, "
-            f"found {', '.join(list(tensors)[:3]) or 'none'}"
-        )
-    # Published autoencoder files hold the averaged weights under the plain names, whatever else they hold.
-    kinds = {k: "averaged copies" if k.startswith(EMA_PREFIX) else ignored_kind(k) for k in tensors}
-    kept = {key: tensor for key, tensor in tensors.items() if kinds[key] is None}
-    return kept, count_ignored(kinds.values(), checkpoint.extra)
-
-
-def count_ignored(kinds: Iterable[str | None], extra: int) -> dict[str, int]:
-    """How many keys of each kind were left out, sorted by kind."""
-    counts = Counter(kind for kind in kinds if kind is not None)
-    counts.update({"other entries": extra} if extra else {})
-    return dict(sorted(counts.items()))
-
-
-def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {key.removeprefix(prefix): tensor for key, tensor in tensors.items() if key.startswith(prefix)}
-
-
-def _averaged_unet(where: str, raw: Mapping[str, Tensor], averaged: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The averaged weights under their plain names: LDM's `LitEma` keeps them without the dots of theirs."""
-    flat = {key: (UNET_PREFIX.removeprefix("model.") + key).replace(".", "") for key in raw}
-    check_keys(where, EMA_PREFIX, {flat[key]: shape for key, shape in shapes_of(raw).items()}, averaged)
-    return {key: averaged[flat[key]] for key in raw}
-
-
-def _refuse_strangers(where: str, keys: Iterable[str]) -> None:
-    strangers = list(keys)
-    if strangers:
-        more = f", … and {len(strangers) - LISTED} more" if len(strangers) > LISTED else ""
-        raise CheckpointError(
-            f"{where}: {len(strangers)} unexpected keys, of no network of Stable Diffusion 1.x: "
-            f"{', '.join(strangers[:LISTED])}{more}"
-        )
+def _plain(entries: Mapping[Any, Any]) -> dict[str, Tensor]:
+    return {key: value for key, value in entries.items() if isinstance(key, str) and is_plain(value)}

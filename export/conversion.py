@@ -23,12 +23,14 @@ from transformers import CLIPTextConfig, CLIPTextModel
 
 from latentrt.engines.errors import CheckpointError
 
-from .architecture import Shapes
+from .architecture import GUIDANCE_KEY, Shapes
 
 UNET_PREFIX = "model.diffusion_model."
 VAE_PREFIX = "first_stage_model."
 TEXT_PREFIX = "cond_stage_model.transformer.text_model."
 LISTED = 10  # names in a message, before it only counts
+
+_GUIDANCE_NAME = "time_embedding.cond_proj.weight"
 
 Tensors = Mapping[str, Tensor]
 Module = TypeVar("Module", bound=nn.Module)
@@ -36,6 +38,7 @@ Module = TypeVar("Module", bound=nn.Module)
 _UNET_ENDS = {
     "time_embedding.linear_1": "time_embed.0",
     "time_embedding.linear_2": "time_embed.2",
+    "time_embedding.cond_proj": "time_embed.cond_proj",
     "conv_in": "input_blocks.0.0",
     "conv_norm_out": "out.0",
     "conv_out": "out.2",
@@ -132,8 +135,8 @@ def text_tensors(encoder: CLIPTextModel) -> dict[str, Tensor]:
     return {original_text_name(name): tensor for name, tensor in encoder.state_dict().items()}
 
 
-def convert_unet(tensors: Tensors, config: Mapping[str, Any], where: str) -> UNet2DConditionModel:
-    """The UNet from original tensors without prefix, float32, frozen.
+def empty_unet(tensors: Tensors, config: Mapping[str, Any], where: str) -> UNet2DConditionModel:
+    """The UNet on the meta device, once these keys and shapes (original, without prefix) are those it needs.
 
     Raises:
         CheckpointError: keys missing, unexpected or of the wrong shape.
@@ -141,12 +144,22 @@ def convert_unet(tensors: Tensors, config: Mapping[str, Any], where: str) -> UNe
     with torch.device("meta"):
         unet = UNet2DConditionModel(**config)
     check_keys(where, UNET_PREFIX, shapes_of(unet_tensors(unet)), tensors)
+    return unet
+
+
+def convert_unet(tensors: Tensors, config: Mapping[str, Any], where: str) -> UNet2DConditionModel:
+    """The UNet from original tensors without prefix, float32, frozen; raises as `empty_unet` does."""
+    unet = empty_unet(tensors, config, where)
     converted = convert_ldm_unet_checkpoint({UNET_PREFIX + key: t for key, t in tensors.items()}, dict(unet.config))
+    if GUIDANCE_KEY in tensors:  # a distilled UNet's, which diffusers' conversion leaves out
+        converted[_GUIDANCE_NAME] = tensors[GUIDANCE_KEY]
     return load_strictly(unet, converted, f"{where}: unet")
 
 
-def convert_vae(tensors: Tensors, config: Mapping[str, Any], where: str, prefix: str = "") -> AutoencoderKL:
-    """The autoencoder from original tensors without prefix, float32, frozen; `prefix` is for messages.
+def empty_vae(tensors: Tensors, config: Mapping[str, Any], where: str, prefix: str = "") -> AutoencoderKL:
+    """The autoencoder on the meta device, once these keys and shapes (original, without prefix) are those it needs.
+
+    `prefix` is for messages.
 
     Raises:
         CheckpointError: keys missing, unexpected or of the wrong shape.
@@ -154,12 +167,18 @@ def convert_vae(tensors: Tensors, config: Mapping[str, Any], where: str, prefix:
     with torch.device("meta"):
         vae = AutoencoderKL(**config)
     check_keys(where, prefix, shapes_of(vae_tensors(vae)), tensors)
+    return vae
+
+
+def convert_vae(tensors: Tensors, config: Mapping[str, Any], where: str, prefix: str = "") -> AutoencoderKL:
+    """The autoencoder from original tensors without prefix, float32, frozen; raises as `empty_vae` does."""
+    vae = empty_vae(tensors, config, where, prefix)
     converted = convert_ldm_vae_checkpoint({VAE_PREFIX + key: t for key, t in tensors.items()}, dict(vae.config))
     return load_strictly(vae, converted, f"{where}: vae")
 
 
-def convert_text_encoder(tensors: Tensors, config: Mapping[str, Any], where: str) -> CLIPTextModel:
-    """The text encoder from original tensors without prefix, float32, frozen.
+def empty_text_encoder(tensors: Tensors, config: Mapping[str, Any], where: str) -> CLIPTextModel:
+    """The text encoder on the meta device, once these keys and shapes (original, without prefix) are those it needs.
 
     Raises:
         CheckpointError: keys missing, unexpected or of the wrong shape.
@@ -167,13 +186,24 @@ def convert_text_encoder(tensors: Tensors, config: Mapping[str, Any], where: str
     with torch.device("meta"):
         encoder = CLIPTextModel(CLIPTextConfig(**config))
     check_keys(where, TEXT_PREFIX, shapes_of(text_tensors(encoder)), tensors)
+    return encoder
+
+
+def convert_text_encoder(tensors: Tensors, config: Mapping[str, Any], where: str) -> CLIPTextModel:
+    """The text encoder from original tensors without prefix, float32, frozen; raises as `empty_text_encoder` does."""
+    encoder = empty_text_encoder(tensors, config, where)
     converted = convert_ldm_clip_checkpoint({TEXT_PREFIX + key: t for key, t in tensors.items()})
-    if not hasattr(encoder, "text_model"):
-        converted = {key.removeprefix("text_model."): tensor for key, tensor in converted.items()}
+    return load_text_encoder(encoder, converted, f"{where}: text_encoder")
+
+
+def load_text_encoder(encoder: CLIPTextModel, tensors: Tensors, where: str) -> CLIPTextModel:
+    """`load_strictly` for a text encoder, whose names may have the inner `text_model.` or not."""
+    inner = "text_model." if hasattr(encoder, "text_model") else ""
+    named = {inner + key.removeprefix("text_model."): tensor for key, tensor in tensors.items()}
     for module in encoder.modules():  # a buffer that no checkpoint restores
         if isinstance(getattr(module, "position_ids", None), Tensor):
-            module.position_ids = torch.arange(config["max_position_embeddings"])[None]
-    return load_strictly(encoder, converted, f"{where}: text_encoder")
+            module.position_ids = torch.arange(encoder.config.max_position_embeddings)[None]
+    return load_strictly(encoder, named, where)
 
 
 def shapes_of(tensors: Tensors) -> Shapes:

@@ -7,8 +7,10 @@ from pathlib import Path
 
 from latentrt.engines.manifest import Manifest
 
-from .bundle_writer import Report, fill_bundle, new_bundle, no_report
-from .checkpoint import Weights
+from .architecture import Prediction
+from .bundle_writer import fill_bundle, new_bundle
+from .component_writer import Report, no_report
+from .layout import Weights
 from .source import load_source
 
 
@@ -17,7 +19,9 @@ def export_bundle(
     output: Path,
     *,
     vaes: Mapping[str, Path],
-    weights: Weights = "ema",
+    weights: Weights | None = None,
+    variant: str | None = None,
+    prediction: Prediction | None = None,
     safety_checker: Path | None = None,
     licence: Path | None = None,
     report: Report = no_report,
@@ -25,9 +29,8 @@ def export_bundle(
 ) -> Manifest:
     """Export a single-file checkpoint or a diffusers folder, with any number of further decoders by name.
 
-    `safety_checker` (a folder) and `licence` (a text) add what is not beside the source.
-
-    The output is opened first, so that a place that cannot be written is named before minutes are spent.
+    The output is opened first, so that a place that cannot be written is named before minutes are spent. `weights`,
+    `variant`, `prediction`, `safety_checker` and `licence` are those of `load_source`.
 
     Raises:
         CheckpointError: the source or a decoder cannot be used.
@@ -35,5 +38,13 @@ def export_bundle(
         CheckFailedError: a component differs from PyTorch by more than the threshold.
     """
     with new_bundle(output, overwrite=overwrite) as folder:
-        model = load_source(source, vaes=vaes, weights=weights, safety_checker=safety_checker, licence=licence)
+        model = load_source(
+            source,
+            vaes=vaes,
+            weights=weights,
+            variant=variant,
+            prediction=prediction,
+            safety_checker=safety_checker,
+            licence=licence,
+        )
         return fill_bundle(model, folder, report)

@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from safetensors.numpy import save
 from torch import Tensor
+from transformers import CLIPTokenizer
 
+from latentrt.engines.distilled import guidance_embedding
 from latentrt.engines.golden import GoldenCase
-from latentrt.engines.manifest import TEXT_ENCODER, UNET, VAE_ENCODER
+from latentrt.engines.manifest import TEXT_ENCODER, TIMESTEP_COND, UNET, ModelFacts, is_encoder
 
-from .source import SourceModel
 from .vocabulary import MAX_TOKENS
-from .wrappers import Network, unet_multiple, vae_scale_factor
+from .wrappers import Network
 
 PROMPT, NEGATIVE_PROMPT = "a red circle on a blue background", ""
 MAX_SIDE = 256  # pixels: a larger picture would dominate the time of an export and show nothing more
-_PROMPTS = (PROMPT, NEGATIVE_PROMPT, "two small green squares, drawn by hand " * 12)  # the last is cut at 77 tokens
+PROMPTS = (PROMPT, NEGATIVE_PROMPT, "two small green squares, drawn by hand " * 12)  # the last is cut at 77 tokens
 _TIMESTEPS = (999.0, 500.0, 1.0)
 _MIXED_TIMESTEPS = (901.0, 301.0, 20.5)  # each row at its own, and one between two steps
 
@@ -49,56 +50,64 @@ def save_cases(cases: list[GoldenCase], path: Path) -> None:
     path.write_bytes(save(tensors))
 
 
-def case_inputs(model: SourceModel, component: str) -> dict[str, Inputs]:
-    """The recorded inputs of a component, by case: two row counts, two sizes, one of them not square."""
-    big, small = sizes(model)
-    if component == TEXT_ENCODER:
-        return {"rows3": {"input_ids": token_ids(model, *_PROMPTS)}, "rows1": {"input_ids": token_ids(model, PROMPT)}}
-    if component == UNET:
+def case_inputs(
+    network: Network, facts: ModelFacts, tokenizer: CLIPTokenizer, texts: Mapping[str, Tensor]
+) -> dict[str, Inputs]:
+    """The recorded inputs of a component, by case: two row counts, two sizes, one of them not square.
+
+    `texts` are the states of `PROMPTS`, which the UNet's cases need.
+    """
+    big, small = sizes(facts)
+    if network.name == TEXT_ENCODER:
+        rows = {"rows3": PROMPTS, "rows1": (PROMPT,)}
+        return {name: {"input_ids": token_ids(tokenizer, *prompts)} for name, prompts in rows.items()}
+    if network.name == UNET:
         cases = {
-            f"rows2-{_name(big)}-t{t:g}": _unet_inputs(model, big, (t, t), f"{component} {t:g}") for t in _TIMESTEPS
+            f"rows2-{_name(big)}-t{t:g}": _unet_inputs(network, latent_size(facts, big), (t, t), texts, f"{UNET} {t:g}")
+            for t in _TIMESTEPS
         }
-        return cases | {f"rows3-{_name(small)}-mixed": _unet_inputs(model, small, _MIXED_TIMESTEPS, component)}
-    rows = {f"rows1-{_name(big)}": (1, big), f"rows2-{_name(small)}": (2, small)}
-    if component == VAE_ENCODER:
-        return {name: {"sample": _picture(n, size, name)} for name, (n, size) in rows.items()}
+        mixed = _unet_inputs(network, latent_size(facts, small), _MIXED_TIMESTEPS, texts, UNET)
+        return cases | {f"rows3-{_name(small)}-mixed": mixed}
+    return vae_inputs(network, facts)
+
+
+def vae_inputs(network: Network, facts: ModelFacts) -> dict[str, Inputs]:
+    """The recorded inputs of an autoencoder's encoder or decoder, by case."""
+    big, small = sizes(facts)
+    pictures = {f"rows1-{_name(big)}": (1, big), f"rows2-{_name(small)}": (2, small)}
+    if is_encoder(network.name):
+        return {name: {"sample": _picture(n, size, name)} for name, (n, size) in pictures.items()}
     return {
-        name: {"latent_sample": noise(n, latent_size(model, size), name) / model.scaling_factor}
-        for name, (n, size) in rows.items()
+        name: {"latent_sample": noise(n, latent_size(facts, size), name) / facts.scaling_factor}
+        for name, (n, size) in pictures.items()
     }
 
 
-def size_multiple(model: SourceModel) -> int:
-    """What a picture's width and height must be multiples of, in pixels."""
-    return unet_multiple(model.unet) * vae_scale_factor(next(iter(model.vaes.values())))
-
-
-def sizes(model: SourceModel) -> tuple[tuple[int, int], tuple[int, int]]:
+def sizes(facts: ModelFacts) -> tuple[tuple[int, int], tuple[int, int]]:
     """(height, width) in pixels of the larger, square case and of the smaller, wide one."""
-    multiple = size_multiple(model)
-    side = max(multiple, min(model.default_size, MAX_SIDE) // multiple * multiple)
+    multiple = facts.size_multiple
+    side = max(multiple, min(facts.default_size, MAX_SIDE) // multiple * multiple)
     height = max(multiple, side // 2 // multiple * multiple)
     return (side, side), (height, height + multiple)
 
 
-def latent_size(model: SourceModel, size: tuple[int, int]) -> tuple[int, int]:
+def latent_size(facts: ModelFacts, size: tuple[int, int]) -> tuple[int, int]:
     """(height, width) in latents of a picture of `size` pixels."""
-    f = vae_scale_factor(next(iter(model.vaes.values())))
-    return size[0] // f, size[1] // f
+    return size[0] // facts.vae_scale_factor, size[1] // facts.vae_scale_factor
 
 
-def token_ids(model: SourceModel, *prompts: str) -> Tensor:
+def token_ids(tokenizer: CLIPTokenizer, *prompts: str) -> Tensor:
     """Token ids as SD feeds them: (n, 77) int64, cut and padded."""
-    ids = model.tokenizer(
+    ids = tokenizer(
         list(prompts), padding="max_length", max_length=MAX_TOKENS, truncation=True, return_tensors="pt"
     ).input_ids
     return ids.to(torch.int64)  # type: ignore[no-any-return]
 
 
-def text_states(model: SourceModel, *prompts: str) -> Tensor:
-    """What the UNet is conditioned on: (n, 77, width)."""
+def text_states(network: Network, tokenizer: CLIPTokenizer, prompts: Sequence[str] = PROMPTS) -> dict[str, Tensor]:
+    """What the UNet is conditioned on for each prompt: (77, width), from the text encoder."""
     with torch.no_grad():
-        return model.text_encoder(token_ids(model, *prompts)).last_hidden_state  # type: ignore[no-any-return]
+        return {prompt: network.module(token_ids(tokenizer, prompt))[0] for prompt in prompts}
 
 
 def noise(rows: int, size: tuple[int, int], seed: str, channels: int = 4) -> Tensor:
@@ -107,13 +116,20 @@ def noise(rows: int, size: tuple[int, int], seed: str, channels: int = 4) -> Ten
     return torch.randn(rows, channels, *size, generator=generator)
 
 
-def _unet_inputs(model: SourceModel, size: tuple[int, int], timesteps: tuple[float, ...], seed: str) -> Inputs:
+def _unet_inputs(
+    network: Network, size: tuple[int, int], timesteps: tuple[float, ...], texts: Mapping[str, Tensor], seed: str
+) -> Inputs:
     rows = len(timesteps)
-    return {
-        "sample": noise(rows, latent_size(model, size), seed, int(model.unet.config.in_channels)),
+    widths = {spec.name: spec.shape[1] for spec in network.inputs if len(spec.shape) > 1}
+    inputs = {
+        "sample": noise(rows, size, seed, int(widths["sample"])),
         "timestep": torch.tensor(timesteps),
-        "encoder_hidden_states": text_states(model, *_PROMPTS[:rows]),
+        "encoder_hidden_states": torch.stack([texts[prompt] for prompt in PROMPTS[:rows]]),
     }
+    if TIMESTEP_COND in widths:
+        scales = np.linspace(1, 14, rows, dtype=np.float32)  # what a distilled UNet is trained on
+        inputs[TIMESTEP_COND] = torch.from_numpy(guidance_embedding(scales, int(widths[TIMESTEP_COND])))
+    return inputs
 
 
 def _picture(rows: int, size: tuple[int, int], seed: str) -> Tensor:

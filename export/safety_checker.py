@@ -1,93 +1,57 @@
-"""A model's safety checker, loaded, and written into the bundle: its network and what surrounds it."""
+"""The safety checker on disk: found beside a model or where the user says, its keys checked, not yet read."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
-from safetensors.torch import save
-from torch import Tensor, nn
 
 from latentrt.engines.errors import CheckpointError
-from latentrt.engines.manifest import SAFETY_CHECKER
-from latentrt.engines.tensor import TensorSpec
+from latentrt.engines.manifest import SAFETY_CHECKER, SafetyFacts
 
-from .diffusers_folder import load_part
-from .golden import Inputs, noise
-from .safety_source import CONCEPTS, PREPROCESSOR, SafetySource
-from .wrappers import IMAGE_CHANNELS, Network
-
-CONCEPT_TENSORS = (
-    "concept_embeds",
-    "concept_embeds_weights",
-    "special_care_embeds",
-    "special_care_embeds_weights",
-)
+from .clip_preprocessor import PREPROCESSOR, read_preprocessor
+from .diffusers_folder import stored_safety_checker
+from .stored import StoredNetwork
 
 
 @dataclass(frozen=True)
-class SafetyPart:
-    """A safety checker in memory: its network ready to export, its concepts, and what the bundle says of its files."""
+class SafetySource:
+    """A safety checker on disk, and how pictures come to it."""
 
-    network: Network
-    concepts: dict[str, Tensor]
-    provenance: dict[str, str]
+    network: StoredNetwork[StableDiffusionSafetyChecker]
+    facts: SafetyFacts
 
-
-class ImageEmbedder(nn.Module):
-    """Normalised pictures to CLIP's embeddings, which are what the concepts are compared with."""
-
-    def __init__(self, checker: StableDiffusionSafetyChecker) -> None:
-        super().__init__()
-        checker.vision_model.set_attn_implementation("sdpa")  # exports as one Attention node a layer
-        self.vision_model = checker.vision_model
-        self.visual_projection = checker.visual_projection
-
-    def forward(self, pixel_values: Tensor) -> Tensor:
-        """(rows, 3, 224, 224) -> (rows, width)."""
-        image_embeds: Tensor = self.visual_projection(self.vision_model(pixel_values).pooler_output)
-        return image_embeds
+    @property
+    def provenance(self) -> dict[str, str]:
+        """Its files and their hashes, as a bundle states them."""
+        return {SAFETY_CHECKER: ", ".join(self.network.files)} | {
+            f"{SAFETY_CHECKER}.sha256": ", ".join(self.network.files.values())
+        }
 
 
-def load_safety_checker(source: SafetySource) -> SafetyPart:
-    """Load a safety checker.
+def find_safety_checker(source: Path, given: Path | None = None, variant: str | None = None) -> SafetySource | None:
+    """The safety checker that is `given`, else the one in a diffusers folder; None where there is none.
+
+    `given` is a folder with `config.json` and weights, or a diffusers folder that has `safety_checker/`. `variant`
+    names files of it, as for the model's own.
 
     Raises:
-        CheckpointError: the folder is damaged, holds another network, or takes pictures of another size.
+        CheckpointError: `given` holds none; or it is damaged, of another kind, or takes pictures in another way.
     """
-    part = load_part(source.folder, StableDiffusionSafetyChecker)
-    checker, side = part.module, source.facts.image_size
-    if checker.vision_model.config.image_size != side:
+    folders = (source / SAFETY_CHECKER,) if given is None else (given / SAFETY_CHECKER, given)
+    folder = next((folder for folder in folders if (folder / "config.json").is_file()), None)
+    if folder is None and given is not None:
         raise CheckpointError(
-            f"{source.folder} takes pictures of {checker.vision_model.config.image_size} pixels, its "
-            f"{PREPROCESSOR} makes them {side}"
+            f"--safety-checker {given} holds no safety checker: expected a folder with config.json and weights, "
+            "such as the safety_checker/ of a diffusers folder"
         )
-    width = int(checker.visual_projection.out_features)
-    network = Network(
-        SAFETY_CHECKER,
-        ImageEmbedder(checker).eval(),
-        (TensorSpec(name="pixel_values", dtype="float32", shape=("rows", IMAGE_CHANNELS, side, side)),),
-        (TensorSpec(name="image_embeds", dtype="float32", shape=("rows", width)),),
-    )
-    concepts = {name: getattr(checker, name).detach() for name in CONCEPT_TENSORS}
-    hashes = {f"safety_checker.{Path(name).name}.sha256": digest for name, digest in part.files.items()}
-    return SafetyPart(network, concepts, {"safety_checker": source.folder.absolute().name} | hashes)
-
-
-def safety_case_inputs(network: Network) -> dict[str, Inputs]:
-    """The recorded inputs: noise of unit deviation, as normalised pictures have."""
-    [spec] = network.inputs
-    side = int(spec.shape[-1])
-    return {
-        f"rows{rows}-{side}x{side}": {spec.name: noise(rows, (side, side), f"{SAFETY_CHECKER} {rows}", IMAGE_CHANNELS)}
-        for rows in (1, 2)
-    }
-
-
-def write_concepts(concepts: dict[str, Tensor], folder: Path) -> None:
-    """Write the concept vectors and thresholds into a bundle's folder, float32, under diffusers' names."""
-    (folder / CONCEPTS).parent.mkdir(exist_ok=True)
-    tensors = {name: tensor.to(torch.float32).contiguous() for name, tensor in concepts.items()}
-    (folder / CONCEPTS).write_bytes(save(tensors))
+    if folder is None:
+        return None
+    network, facts = stored_safety_checker(folder, variant), read_preprocessor(folder)
+    side = network.config.vision_config.image_size
+    if side != facts.image_size:
+        raise CheckpointError(
+            f"{folder} takes pictures of {side} pixels on a side; its {PREPROCESSOR} makes them {facts.image_size}"
+        )
+    return SafetySource(network, facts)

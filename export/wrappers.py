@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,10 +12,18 @@ from diffusers.models.attention_processor import AttnProcessor2_0
 from torch import Tensor, nn
 from transformers import CLIPTextModel
 
-from latentrt.engines.manifest import TEXT_ENCODER, UNET, VAE_ENCODER, decoder_component
+from latentrt.engines.manifest import (
+    OWN_DECODER,
+    TEXT_ENCODER,
+    TIMESTEP_COND,
+    UNET,
+    decoder_component,
+    encoder_component,
+)
 from latentrt.engines.tensor import TensorSpec
 
 from .source import SourceModel
+from .vae import StoredVae
 from .vocabulary import MAX_TOKENS
 
 IMAGE_CHANNELS = 3
@@ -51,15 +59,19 @@ class TextEncoder(nn.Module):
 
 
 class UNet(nn.Module):
-    """The noise predictor with a timestep of its own for each row."""
+    """The noise predictor with a timestep of its own for each row, and a guidance embedding where it is distilled."""
 
     def __init__(self, unet: UNet2DConditionModel) -> None:
         super().__init__()
         self.unet = _with_fused_attention(unet)
 
-    def forward(self, sample: Tensor, timestep: Tensor, encoder_hidden_states: Tensor) -> Tensor:
-        """(rows, 4, h, w), (rows,), (rows, 77, width) -> (rows, 4, h, w)."""
-        predicted: Tensor = self.unet(sample, timestep, encoder_hidden_states, return_dict=False)[0]
+    def forward(
+        self, sample: Tensor, timestep: Tensor, encoder_hidden_states: Tensor, timestep_cond: Tensor | None = None
+    ) -> Tensor:
+        """(rows, channels, h, w), (rows,), (rows, 77, width), maybe (rows, 256) -> (rows, 4, h, w)."""
+        predicted: Tensor = self.unet(
+            sample, timestep, encoder_hidden_states, timestep_cond=timestep_cond, return_dict=False
+        )[0]
         return predicted
 
 
@@ -89,54 +101,69 @@ class VaeEncoder(nn.Module):
         return posterior.mean, posterior.std
 
 
-def networks(model: SourceModel) -> Iterator[Network]:
-    """The components of a bundle, in the order they are exported. The model's modules are set to inference."""
-    width = int(model.text_encoder.config.hidden_size)
-    yield Network(
+def network_loaders(model: SourceModel) -> dict[str, Callable[[], Network]]:
+    """The components of a bundle, in the order they are exported: each is read when its loader is called."""
+    loaders: dict[str, Callable[[], Network]] = {
+        TEXT_ENCODER: lambda: text_encoder_network(model.text_encoder.load()),
+        UNET: lambda: unet_network(model.unet.load()),
+    }
+    for name, vae in model.vaes.items():
+        loaders |= vae_loaders(name, vae, encoder=name == OWN_DECODER or name in model.encoders)
+    return loaders
+
+
+def vae_loaders(name: str, vae: StoredVae, *, encoder: bool) -> dict[str, Callable[[], Network]]:
+    """The components of one autoencoder: its decoder, and its encoder where that is its own."""
+    loaders: dict[str, Callable[[], Network]] = {}
+    if encoder:
+        loaders[encoder_component(name)] = lambda: vae_encoder_network(encoder_component(name), vae.load())
+    return loaders | {decoder_component(name): lambda: vae_decoder_network(decoder_component(name), vae.load())}
+
+
+def text_encoder_network(text_encoder: CLIPTextModel) -> Network:
+    """The text encoder as a component. As all of these, it sets the module to fp32 inference."""
+    width = int(text_encoder.config.hidden_size)
+    return Network(
         TEXT_ENCODER,
-        _ready(TextEncoder(model.text_encoder)),
+        _ready(TextEncoder(text_encoder)),
         (_spec("input_ids", "rows", MAX_TOKENS, dtype="int64"),),
         (_spec("last_hidden_state", "rows", MAX_TOKENS, width),),
     )
-    size = tuple(_times(unet_multiple(model.unet), name) for name in ("height", "width"))
-    yield Network(
-        UNET,
-        _ready(UNet(model.unet)),
-        (
-            _spec("sample", "rows", int(model.unet.config.in_channels), *size),
-            _spec("timestep", "rows"),
-            _spec("encoder_hidden_states", "rows", MAX_TOKENS, width),
-        ),
-        (_spec("out_sample", "rows", int(model.unet.config.out_channels), *size),),
-    )
-    default = next(iter(model.vaes.values()))
-    latent, picture = _vae_shapes(default)
-    yield Network(
-        VAE_ENCODER,
-        _ready(VaeEncoder(default)),
-        (_spec("sample", *picture),),
-        (_spec("latent_mean", *latent), _spec("latent_std", *latent)),
-    )
-    for name, vae in model.vaes.items():
-        latent, picture = _vae_shapes(vae)
-        inputs, outputs = (_spec("latent_sample", *latent),), (_spec("sample", *picture),)
-        yield Network(decoder_component(name), _ready(VaeDecoder(vae)), inputs, outputs)
 
 
-def unet_multiple(unet: UNet2DConditionModel) -> int:
-    """What the latent's height and width must be multiples of: each level but the last halves them."""
-    return int(2 ** (len(unet.config.block_out_channels) - 1))
+def unet_network(unet: UNet2DConditionModel) -> Network:
+    """The UNet as a component, with the inputs that it has: 9 channels for inpainting, guidance where distilled."""
+    config = unet.config
+    multiple = 2 ** (len(config["block_out_channels"]) - 1)  # each level but the last halves height and width
+    size = tuple(_times(multiple, name) for name in ("height", "width"))
+    inputs = [
+        _spec("sample", "rows", int(config["in_channels"]), *size),
+        _spec("timestep", "rows"),
+        _spec("encoder_hidden_states", "rows", MAX_TOKENS, int(config["cross_attention_dim"])),
+    ]
+    if config["time_cond_proj_dim"] is not None:
+        inputs.append(_spec(TIMESTEP_COND, "rows", int(config["time_cond_proj_dim"])))
+    output = _spec("out_sample", "rows", int(config["out_channels"]), *size)
+    return Network(UNET, _ready(UNet(unet)), tuple(inputs), (output,))
 
 
-def vae_scale_factor(vae: AutoencoderKL) -> int:
-    """Pixels per latent, 8 for every SD 1.x."""
-    return int(2 ** (len(vae.config.block_out_channels) - 1))
+def vae_encoder_network(name: str, vae: AutoencoderKL) -> Network:
+    """An autoencoder's encoder as a component."""
+    latent, picture = _vae_shapes(vae)
+    outputs = (_spec("latent_mean", *latent), _spec("latent_std", *latent))
+    return Network(name, _ready(VaeEncoder(vae)), (_spec("sample", *picture),), outputs)
+
+
+def vae_decoder_network(name: str, vae: AutoencoderKL) -> Network:
+    """An autoencoder's decoder as a component."""
+    latent, picture = _vae_shapes(vae)
+    return Network(name, _ready(VaeDecoder(vae)), (_spec("latent_sample", *latent),), (_spec("sample", *picture),))
 
 
 def _vae_shapes(vae: AutoencoderKL) -> tuple[tuple[int | str, ...], tuple[int | str, ...]]:
     """Shapes of the latent and of the picture."""
-    f = vae_scale_factor(vae)
-    latent = ("rows", int(vae.config.latent_channels), "height", "width")
+    f = 2 ** (len(vae.config["block_out_channels"]) - 1)  # pixels per latent
+    latent = ("rows", int(vae.config["latent_channels"]), "height", "width")
     return latent, ("rows", IMAGE_CHANNELS, _times(f, "height"), _times(f, "width"))
 
 

@@ -10,7 +10,9 @@ import transformers
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from ..source import OWN_DECODER, load_source
+from latentrt.engines.manifest import OWN_DECODER
+
+from ..source import load_source
 from ..vocabulary import clip_tokenizer
 from .autoencoder import autoencoders, train_autoencoder
 from .config import CHECKPOINT, Recipe
@@ -68,8 +70,8 @@ def train_first_round(recipe: Recipe, tokenizer: CLIPTokenizer, state: Path) -> 
 def load_first_round(recipe: Recipe, folder: Path, state: Path) -> FirstRound:
     """Take them from a packed checkpoint: the raw weights of its UNet, its own autoencoder."""
     source = load_source(folder / CHECKPOINT_FILE, vaes={}, weights="raw")
-    vae = source.vaes[OWN_DECODER]
-    return FirstRound(vae, source.text_encoder, source.unet, latent_pool(vae, recipe.latent_pool, state))
+    vae = source.vaes[OWN_DECODER].load()
+    return FirstRound(vae, source.text_encoder.load(), source.unet.load(), latent_pool(vae, recipe.latent_pool, state))
 
 
 if __name__ == "__main__":

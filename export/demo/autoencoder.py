@@ -10,7 +10,8 @@ import torch
 from diffusers import AutoencoderKL
 from torch import Tensor
 
-from ..source import OWN_DECODER
+from latentrt.engines.manifest import OWN_DECODER
+
 from .config import SEED, VAE, Recipe, Stage
 from .pool import LatentPool, pooled_picture
 from .scenes import SIZE, draw, random_scene

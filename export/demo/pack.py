@@ -13,11 +13,11 @@ from torch import Tensor
 from transformers import CLIPTextModel
 
 from latentrt.engines.errors import OutputError
+from latentrt.engines.manifest import OWN_DECODER
 
 from ..architecture import METADATA_KEY, Facts, TextFacts, UNetFacts, VaeFacts
-from ..checkpoint import EMA_PREFIX
 from ..conversion import TEXT_PREFIX, UNET_PREFIX, VAE_PREFIX, Tensors, text_tensors, unet_tensors, vae_tensors
-from ..source import OWN_DECODER
+from ..layout import EMA_PREFIX
 from .config import Recipe
 from .scenes import SIZE
 

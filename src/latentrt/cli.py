@@ -98,9 +98,16 @@ def export(
         list[str] | None, typer.Option(metavar="NAME=PATH", help="A refined decoder to add; may be repeated.")
     ] = None,
     weights: Annotated[
-        Literal["ema", "raw"],
-        typer.Option(help="The averaged weights, where the checkpoint has them, or the raw ones."),
-    ] = "ema",
+        Literal["ema", "raw"] | None,
+        typer.Option(help="The averaged weights or the raw ones; the averaged where the checkpoint has them."),
+    ] = None,
+    variant: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Which files of a diffusers folder, such as fp16.")
+    ] = None,
+    prediction: Annotated[
+        Literal["epsilon", "v_prediction"] | None,
+        typer.Option(help="What the UNet predicts, where the checkpoint does not say so or is wrong."),
+    ] = None,
     safety_checker: Annotated[
         Path | None, typer.Option(metavar="PATH", help="A safety checker's folder, where SOURCE has none.")
     ] = None,
@@ -110,9 +117,28 @@ def export(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the bundle that is there.")] = False,
 ) -> None:
     """Turn a checkpoint into a bundle: ONNX graphs, weights, tokenizer and PyTorch's recorded answers."""
-    from .commands.export import export_command
+    from .commands.export import ExportOptions, export_command
 
-    export_command(console, source, output, vae or [], weights, overwrite, safety_checker, licence)
+    options = ExportOptions(
+        weights=weights,
+        variant=variant,
+        prediction=prediction,
+        safety_checker=safety_checker,
+        licence=licence,
+        overwrite=overwrite,
+    )
+    export_command(console, source, output, vae or [], options)
+
+
+@app.command("add-decoder")
+def add_decoder(
+    bundle: BundleArgument,
+    vae: Annotated[str, typer.Argument(metavar="NAME=PATH", help="A decoder and its name.", show_default=False)],
+) -> None:
+    """Add a decoder to a bundle that is there; nothing else in it changes, and its engines stay valid."""
+    from .commands.export import add_decoder_command
+
+    add_decoder_command(console, bundle, vae)
 
 
 @app.command()
@@ -137,9 +163,6 @@ def generate(
     sampler: Annotated[str, typer.Option(help="euler, euler_ancestral, ddim, pndm or dpmpp_2m.")] = "euler",
     karras: Annotated[bool, typer.Option("--karras", help="Karras noise levels (euler and dpmpp_2m).")] = False,
     decoder: Annotated[str | None, typer.Option(help="A decoder of the bundle.")] = None,
-    safety_checker: Annotated[
-        bool, typer.Option("--safety-checker/--no-safety-checker", help="Check pictures, where the bundle can.")
-    ] = True,
     engine: EngineOption = DEFAULT_ENGINE,
     output: Annotated[Path, typer.Option("-o", "--output", metavar="PNG", help="Where the picture goes.")] = Path(
         "out.png"
@@ -162,7 +185,7 @@ def generate(
         karras=karras,
         decoder=decoder,
     )
-    generate_command(console, bundle, request, engine, output, safety_checker)
+    generate_command(console, bundle, request, engine, output)
 
 
 @app.command()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import os
 import subprocess
@@ -16,11 +15,12 @@ import torch
 from latentrt.engines.bundle import Bundle
 from latentrt.engines.errors import CheckFailedError, CheckpointError, OutputError
 from latentrt.engines.manifest import FILE_NAME, parse_manifest
-from latentrt.export.bundle_writer import Progress, new_bundle, tokenizer_json, write_bundle
+from latentrt.export.bundle_writer import new_bundle, tokenizer_json, write_bundle
+from latentrt.export.component_writer import Progress
 from latentrt.export.export import export_bundle
 from latentrt.export.source import SourceModel
 from latentrt.export.vocabulary import clip_tokenizer
-from latentrt.export.wrappers import networks
+from latentrt.export.wrappers import network_loaders
 
 
 def _content(folder: Path) -> dict[str, bytes]:
@@ -81,7 +81,7 @@ def test_tokenizer_is_the_one_transformers_saves(tiny_model: SourceModel, tmp_pa
 def test_components_of_a_model_with_three_decoders(tiny_model: SourceModel) -> None:
     vae = tiny_model.vaes["kl-f8"]
     model = replace(tiny_model, vaes={"kl-f8": vae, "ft-ema": vae, "ft-mse": vae})
-    assert [network.name for network in networks(model)] == [
+    assert list(network_loaders(model)) == [
         "text_encoder",
         "unet",
         "vae_encoder",
@@ -92,13 +92,15 @@ def test_components_of_a_model_with_three_decoders(tiny_model: SourceModel) -> N
 
 
 def test_a_model_that_gives_nan_is_refused_and_nothing_stays(tiny_model: SourceModel, tmp_path: Path) -> None:
-    text_encoder = copy.deepcopy(tiny_model.text_encoder)
-    next(text_encoder.parameters()).fill_(torch.nan)
+    broken = tiny_model.text_encoder.load()
+    next(broken.parameters()).fill_(torch.nan)
+    text_encoder = replace(tiny_model.text_encoder, load=lambda: broken)
     parts: list[Progress] = []
     with pytest.raises(CheckFailedError, match=r"text_encoder: last_hidden_state of case .* is nan"):
         write_bundle(replace(tiny_model, text_encoder=text_encoder), tmp_path / "out", report=parts.append)
     assert list(tmp_path.iterdir()) == []
-    assert [(part.part, part.index, part.total, part.seconds) for part in parts] == [("text_encoder", 0, 6, None)]
+    told = [(part.part, part.index, part.total, part.doing, part.seconds) for part in parts]
+    assert told == [("text_encoder", 0, 5, doing, None) for doing in ("reading", "recording", "tracing", "comparing")]
 
 
 def test_ctrl_c_leaves_nothing(tiny_model: SourceModel, tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ def test_the_recipe_ends_in_a_checkpoint_that_export_reads(packed: Path) -> None
     files = {name: packed / "checkpoint" / f"demo-vae-{name}.safetensors" for name in ("ft-ema", "ft-mse")}
     source = load_source(packed / "checkpoint" / "demo.safetensors", vaes=files)
     assert list(source.vaes) == ["kl-f8", "ft-ema", "ft-mse"]
-    assert source.default_size == 128
+    assert source.facts.default_size == 128
 
 
 def test_the_three_encoders_are_the_same_bytes_and_the_decoders_are_not(packed: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -112,8 +113,6 @@ def test_trajectory_is_that_of_the_diffusers_pipeline(
 )
 def test_sizes(tiny_model: SourceModel, default_size: int, expected: tuple[tuple[int, int], tuple[int, int]]) -> None:
     """The larger is the model's own up to 256; both are multiples of what the model takes, here 16."""
-    from dataclasses import replace
-
-    found = sizes(replace(tiny_model, default_size=default_size))
+    found = sizes(msgspec.structs.replace(tiny_model.facts, default_size=default_size))
     assert found == expected
     assert found[0][0] <= MAX_SIDE

@@ -35,10 +35,10 @@ def pipeline(demo_bundle: Path) -> Iterator[Pipeline]:
 @pytest.fixture(scope="module")
 def reference(demo_model: SourceModel, sd15_scheduler_config: dict[str, Any]) -> diffusers.StableDiffusionPipeline:
     made = diffusers.StableDiffusionPipeline(
-        vae=demo_model.vaes["kl-f8"],
-        text_encoder=demo_model.text_encoder,
+        vae=demo_model.vaes["kl-f8"].load(),
+        text_encoder=demo_model.text_encoder.load(),
         tokenizer=demo_model.tokenizer,
-        unet=demo_model.unet,
+        unet=demo_model.unet.load(),
         scheduler=diffusers.DDIMScheduler.from_config(sd15_scheduler_config),
         safety_checker=None,
         feature_extractor=None,

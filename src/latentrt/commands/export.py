@@ -1,12 +1,13 @@
-"""`latentrt export`: a checkpoint to a bundle, with a bar and each component's error against PyTorch."""
+"""`latentrt export` and `add-decoder`: with a bar, and each component's rate and error against PyTorch."""
 
 from __future__ import annotations
 
 import contextlib
 import io
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -15,61 +16,98 @@ from latentrt.engines.errors import EngineError, InputError
 
 from .protection import missing_protection
 
+if TYPE_CHECKING:
+    from latentrt.engines.manifest import Manifest
+    from latentrt.export.component_writer import Progress as Part
+    from latentrt.export.component_writer import Report
 
-def export_command(
-    console: Console,
-    source: Path,
-    output: Path,
-    vaes: list[str],
-    weights: Literal["ema", "raw"],
-    overwrite: bool,
-    safety_checker: Path | None = None,
-    licence: Path | None = None,
-) -> None:
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """What `export_bundle` takes beside paths and names."""
+
+    weights: Literal["ema", "raw"] | None
+    variant: str | None
+    prediction: Literal["epsilon", "v_prediction"] | None
+    safety_checker: Path | None
+    licence: Path | None
+    overwrite: bool
+
+
+def export_command(console: Console, source: Path, output: Path, vaes: list[str], options: ExportOptions) -> None:
     """Check the words, export, and print the bundle's place and hash."""
     named = dict(map(_named_path, vaes))
     if len(named) != len(vaes):
         raise InputError("--vae gives one name twice; each decoder needs a name of its own")
-    with console.status("loading PyTorch"), _quiet_imports():
-        try:
-            from latentrt.export.bundle_writer import Progress as Part
-            from latentrt.export.export import export_bundle
-        except ImportError as error:
-            raise EngineError(f"export needs PyTorch and {error.name}: pip install 'latentrt[export]'") from error
-    columns = (TextColumn("exporting {task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(source.name, total=None)
-
-        def report(part: Part) -> None:
-            bar.update(task, description=part.part, completed=part.index + (part.seconds is not None), total=part.total)
-            if part.seconds is not None:
-                error = "" if part.max_abs_error is None else f"  {part.max_abs_error:.1e} from PyTorch"
-                bar.console.print(f"{part.part:24} {part.seconds:5.1f} s{error}", markup=False)
-
+    with _loading(console):
+        from latentrt.export.export import export_bundle
+    with _progress(console, source.name) as report:
         manifest = export_bundle(
             source,
             output,
             vaes=named,
-            weights=weights,
-            safety_checker=safety_checker,
-            licence=licence,
+            weights=options.weights,
+            variant=options.variant,
+            prediction=options.prediction,
+            safety_checker=options.safety_checker,
+            licence=options.licence,
             report=report,
-            overwrite=overwrite,
+            overwrite=options.overwrite,
         )
     for note in missing_protection(manifest):
         console.print(f"note: {note}", markup=False)
-    print(f"{output} {manifest.bundle_hash()}")
+    _finish(console, output, manifest)
+
+
+def add_decoder_command(console: Console, bundle: Path, word: str) -> None:
+    """Check the word, add the decoder, and print the bundle's place and new hash."""
+    name, path = _named_path(word)
+    with _loading(console):
+        from latentrt.export.add_decoder import add_decoder
+    with _progress(console, name) as report:
+        manifest = add_decoder(bundle, name, path, report=report)
+    _finish(console, bundle, manifest, about=f".{name}")
+
+
+def _finish(console: Console, bundle: Path, manifest: Manifest, about: str = "") -> None:
+    from latentrt.export.source import NOTE
+
+    for key, note in manifest.provenance.items():
+        if key.startswith(NOTE) and key.endswith(about):
+            console.print(f"note: {note}", markup=False)
+    print(f"{bundle} {manifest.bundle_hash()}")
+
+
+@contextlib.contextmanager
+def _progress(console: Console, name: str) -> Iterator[Report]:
+    """A bar for as long as the block runs; yields what the parts are told to."""
+    columns = (TextColumn("exporting {task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(name, total=None)
+
+        def report(part: Part) -> None:
+            done = part.seconds is not None
+            bar.update(task, description=f"{part.part} {part.doing}", completed=part.index + done, total=part.total)
+            if part.seconds is not None and part.size is not None:
+                rate = part.size / part.seconds / 1e6
+                figures = f"{part.seconds:6.1f} s {part.size / 1e6:7.1f} MB {rate:6.1f} MB/s"
+                bar.console.print(f"{part.part:24}{figures}  {part.max_abs_error:.1e} from PyTorch", markup=False)
+
+        yield report
 
 
 def _named_path(word: str) -> tuple[str, Path]:
     name, equals, path = word.partition("=")
     if not (name and equals and path):
-        raise InputError(f"--vae expects NAME=PATH, such as ft-mse=vae-ft-mse.safetensors; got {word!r}")
+        raise InputError(f"a decoder is given as NAME=PATH, such as ft-mse=vae-ft-mse.safetensors; got {word!r}")
     return name, Path(path)
 
 
 @contextlib.contextmanager
-def _quiet_imports() -> Iterator[None]:
-    """Some of the libraries print advice when they are imported; an import error still comes through."""
-    with contextlib.redirect_stdout(io.StringIO()):
-        yield
+def _loading(console: Console) -> Iterator[None]:
+    """Import what exports need; some of the libraries print advice when they are imported."""
+    with console.status("loading PyTorch"), contextlib.redirect_stdout(io.StringIO()):
+        try:
+            yield
+        except ImportError as error:
+            raise EngineError(f"export needs PyTorch and {error.name}: pip install 'latentrt[export]'") from error

@@ -1,16 +1,15 @@
-"""Where a model's safety checker lies, and how pictures come to it: the folder, and its `preprocessor_config.json`."""
+"""How pictures come to the safety checker: `preprocessor_config.json`, as transformers' CLIP image processor has it."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import msgspec
 
 from latentrt.engines.errors import CheckpointError
-from latentrt.engines.manifest import SAFETY_CHECKER, SafetyFacts
+from latentrt.engines.manifest import SafetyFacts
 
 CONCEPTS = "safety_checker/concepts.safetensors"  # in the bundle
 PREPROCESSOR = "preprocessor_config.json"
@@ -45,36 +44,12 @@ class _Preprocessor(msgspec.Struct, frozen=True):
     use_square_size: bool = False
 
 
-@dataclass(frozen=True)
-class SafetySource:
-    """Where a safety checker lies: the folder of its weights, and how pictures come to it."""
-
-    folder: Path
-    facts: SafetyFacts
-
-
-def find_safety_checker(source: Path, given: Path | None = None) -> SafetySource | None:
-    """The safety checker that is `given`, else the one in a diffusers folder; None where there is none.
-
-    `given` is a folder with `config.json` and weights, or a diffusers folder that has `safety_checker/`.
+def read_preprocessor(folder: Path) -> SafetyFacts:
+    """How pictures come to the network in `folder`: stated there or in `feature_extractor/` beside it, else CLIP's way.
 
     Raises:
-        CheckpointError: `given` holds none, or its preprocessing is not CLIP's.
+        CheckpointError: what is stated is not CLIP's kind.
     """
-    folders = (source / SAFETY_CHECKER,) if given is None else (given / SAFETY_CHECKER, given)
-    folder = next((folder for folder in folders if (folder / "config.json").is_file()), None)
-    if folder is not None:
-        return SafetySource(folder, _facts(folder))
-    if given is not None:
-        raise CheckpointError(
-            f"--safety-checker {given} holds no safety checker: expected a folder with config.json and weights, "
-            "such as the safety_checker/ of a diffusers folder"
-        )
-    return None
-
-
-def _facts(folder: Path) -> SafetyFacts:
-    """How pictures come to the network: stated in its own folder or in `feature_extractor/` beside it, else CLIP's."""
     places = (folder / PREPROCESSOR, folder.parent / "feature_extractor" / PREPROCESSOR)
     file = next((place for place in places if place.is_file()), None)
     stated = _Preprocessor() if file is None else _read(file)
