@@ -19,20 +19,20 @@ _Side = Annotated[int, msgspec.Meta(ge=1, le=4096)]
 _Triple = tuple[float, float, float]
 
 
-class _Resize(msgspec.Struct, frozen=True):
-    shortest_edge: _Side = 224
+class _Resize(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    shortest_edge: _Side
 
 
-class _Crop(msgspec.Struct, frozen=True):
-    height: _Side = 224
-    width: _Side = 224
+class _Crop(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    height: _Side
+    width: _Side
 
 
 class _Preprocessor(msgspec.Struct, frozen=True):
     """`preprocessor_config.json`; the defaults are those of transformers' `CLIPImageProcessor`."""
 
-    size: _Resize | _Side = _Resize()
-    crop_size: _Crop | _Side = _Crop()
+    size: _Resize | _Side = _Resize(224)
+    crop_size: _Crop | _Side = _Crop(224, 224)
     image_mean: _Triple = (0.48145466, 0.4578275, 0.40821073)
     image_std: _Triple = (0.26862954, 0.26130258, 0.27577711)
     resample: int = _BICUBIC

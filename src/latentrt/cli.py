@@ -163,6 +163,9 @@ def generate(
     sampler: Annotated[str, typer.Option(help="euler, euler_ancestral, ddim, pndm or dpmpp_2m.")] = "euler",
     karras: Annotated[bool, typer.Option("--karras", help="Karras noise levels (euler and dpmpp_2m).")] = False,
     decoder: Annotated[str | None, typer.Option(help="A decoder of the bundle.")] = None,
+    safety_checker: Annotated[
+        bool, typer.Option("--safety-checker/--no-safety-checker", help="Check pictures, where the bundle can.")
+    ] = True,
     engine: EngineOption = DEFAULT_ENGINE,
     output: Annotated[Path, typer.Option("-o", "--output", metavar="PNG", help="Where the picture goes.")] = Path(
         "out.png"
@@ -185,7 +188,7 @@ def generate(
         karras=karras,
         decoder=decoder,
     )
-    generate_command(console, bundle, request, engine, output)
+    generate_command(console, bundle, request, engine, output, safety_checker)
 
 
 @app.command()

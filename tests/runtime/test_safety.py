@@ -6,20 +6,27 @@ import hashlib
 import json
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 import torch
 from diffusers.pipelines.stable_diffusion import safety_checker as reference
+from PIL import Image
 from safetensors.numpy import save
 from transformers import CLIPConfig
 
 from latentrt import Pipeline, Request
+from latentrt.cli import run
+from latentrt.commands.protection import missing_protection
 from latentrt.engines.bundle import Bundle
 from latentrt.engines.errors import BundleError, EngineError, NanPictureError
-from latentrt.engines.manifest import SafetyFacts
+from latentrt.engines.licence import OPENRAIL_M
+from latentrt.engines.manifest import Licence, SafetyFacts
 from latentrt.runtime.pipeline import Drawing
 from latentrt.runtime.safety import Concepts, SafetyWarning, is_flagged, read_concepts
 
@@ -290,3 +297,61 @@ def test_a_file_that_holds_no_tensors_is_named(graft: Grafted) -> None:
     )
     with pytest.raises(BundleError, match=r"tokenizer.json is not a safetensors file"):
         read_concepts(bundle, facts)
+
+
+def test_the_command_line_says_which_picture_is_flagged(graft: Grafted, tmp_path: Path, capfd) -> None:
+    words = ["generate", str(graft(**ALL)), "a red star", "--steps", "1", "--engine", "fake"]
+    assert run([*words, "-n", "2", "-o", str(tmp_path / "out.png")]) == 0
+    output = capfd.readouterr()
+    assert output.out.split() == [str(tmp_path / "out-1.png"), str(tmp_path / "out-2.png")]
+    assert [line for line in output.err.splitlines() if line.startswith("flagged: ")] == [
+        f"flagged: {tmp_path}/out-{i}.png is black: the safety checker found unsafe content in the picture; "
+        "try another prompt or seed"
+        for i in (1, 2)
+    ]
+    assert not np.asarray(Image.open(tmp_path / "out-2.png")).any()
+    assert run(["inspect", str(tmp_path / "out-2.png")]) == 0
+    assert "flagged: replaced by a black picture" in capfd.readouterr().out
+
+
+def test_the_command_line_says_what_the_licence_asks(graft: Grafted, tmp_path: Path) -> None:
+    """In a process of its own, where warnings are shown as the user sees them."""
+    place = str(tmp_path / "out.png")
+    options = ["--steps", "1", "--engine", "fake", "--no-safety-checker", "-o", place]
+    words = ["generate", str(graft(**ALL)), "a star", *options]
+    code = "import sys; from latentrt.cli import main; main()"
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, f"{place}\n"), done.stderr
+    [line] = done.stderr.splitlines()
+    assert line.startswith("warning: the safety checker is off, pictures are not checked: the model's licence")
+    assert line.endswith("do not show unchecked pictures to the public")
+
+
+def test_inspect_says_whether_pictures_are_checked_and_shows_the_notice(
+    graft: Grafted, demo_bundle: Path, capfd
+) -> None:
+    assert run(["inspect", str(graft())]) == 0
+    checked = capfd.readouterr().out
+    assert "safety checker   on unless switched off; looks at 224x224 pixels" in checked
+    assert run(["inspect", str(demo_bundle)]) == 0
+    plain = capfd.readouterr().out
+    assert "safety checker   none: pictures of this bundle are not checked" in plain
+    for text in (checked, plain):
+        assert "USE_RESTRICTIONS:\n  None beyond the licence." in text
+        assert "NOTICE:\n  The latentrt demo model" in text
+        assert "\n  Changes made by latentrt export\n" in text
+
+
+@pytest.mark.parametrize("checked", [True, False])
+def test_openrail_asks_for_what_an_export_lacks(graft: Grafted, checked: bool) -> None:
+    manifest = Bundle.open(graft()).manifest
+    licence = Licence(name=OPENRAIL_M, files=("NOTICE",), missing=("LICENSE-MODEL", "USE_RESTRICTIONS"))
+    facts = manifest.safety_checker if checked else None
+    notes = list(missing_protection(msgspec.structs.replace(manifest, licence=licence, safety_checker=facts)))
+    assert notes[0].startswith(
+        "LICENSE-MODEL and USE_RESTRICTIONS missing: not beside the checkpoint; export with --license"
+    )
+    assert [("no safety checker" in note, "--safety-checker PATH" in note) for note in notes[1:]] == [(True, True)][
+        checked:
+    ]
+    assert list(missing_protection(manifest)) == []
