@@ -5,6 +5,7 @@ LatentrtError
 ├── CheckpointError     the model that `export` was given cannot be used
 ├── BundleError         a bundle is missing, damaged, incomplete, or of another format version
 ├── EngineError         an engine cannot be built, opened or run here
+│   └── NanPictureError what was drawn holds NaN or infinity: there is no picture
 ├── OutputError         a result cannot be written
 └── CheckFailedError    everything ran, and a number is beyond its threshold (exit code 1; all others 2)
 
@@ -37,6 +38,10 @@ class BundleError(LatentrtError):
 
 class EngineError(LatentrtError):
     """An engine cannot be built, opened or run on this machine."""
+
+
+class NanPictureError(EngineError):
+    """What was drawn holds NaN or infinity. A picture that the safety checker replaced is black, and no error."""
 
 
 class OutputError(LatentrtError):

@@ -15,7 +15,7 @@ from .bundle import Bundle
 from .engine import Engine
 from .errors import EngineError
 from .key import EngineKey, component_key
-from .manifest import TEXT_ENCODER, TIMESTEP_COND, UNET, Component, is_encoder
+from .manifest import SAFETY_CHECKER, TEXT_ENCODER, TIMESTEP_COND, UNET, Component, is_encoder
 from .tensor import Feeds, check_feeds, resolve_shape
 
 
@@ -35,7 +35,7 @@ class FakeEngine(Engine):
         bound = check_feeds(self.name, self.inputs, feeds)
         self.rows.append(bound["rows"])
         shapes = {spec.name: resolve_shape(spec.shape, bound) for spec in self.outputs}
-        answer = _encode if is_encoder(self.name) else {TEXT_ENCODER: _embed, UNET: _predict}.get(self.name, _decode)
+        answer = _encode if is_encoder(self.name) else _ANSWERS.get(self.name, _decode)
         return answer(feeds, shapes)
 
 
@@ -71,6 +71,16 @@ def _decode(feeds: Feeds, shapes: dict[str, tuple[int, ...]]) -> dict[str, NDArr
     z = np.tanh(feeds["latent_sample"][:, :3])
     factor = shape[-1] // z.shape[-1]
     return {name: z.repeat(factor, axis=2).repeat(factor, axis=3)}
+
+
+def _look(feeds: Feeds, shapes: dict[str, tuple[int, ...]]) -> dict[str, NDArray[Any]]:
+    """A picture becomes a wave of its brightness: (rows, width)."""
+    [(name, shape)] = shapes.items()
+    phase = np.arange(shape[-1], dtype=np.float32) * np.float32(0.37)
+    return {name: np.sin(feeds["pixel_values"].mean(axis=(1, 2, 3))[:, None] + phase)}
+
+
+_ANSWERS = {TEXT_ENCODER: _embed, UNET: _predict, SAFETY_CHECKER: _look}
 
 
 class FakeBackend:

@@ -21,6 +21,7 @@ MAX_BYTES = 2**20  # a real one is some 20 KB
 TEXT_ENCODER = "text_encoder"
 UNET = "unet"
 VAE_ENCODER = "vae_encoder"
+SAFETY_CHECKER = "safety_checker"
 OWN_DECODER = "kl-f8"  # the autoencoder that the checkpoint itself holds
 TIMESTEP_COND = "timestep_cond"  # the UNet's input for the guidance scale, where guidance was distilled into it
 _DECODER = "vae_decoder."
@@ -28,6 +29,9 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 # bounds of what a real model states, wide; they keep a damaged number from becoming a division by zero or a huge array
 _Count = Annotated[int, msgspec.Meta(ge=1, le=100_000)]
+_Side = Annotated[int, msgspec.Meta(ge=1, le=4096)]  # 224 for every CLIP of Stable Diffusion 1.x
+_Means = tuple[float, float, float]  # of red, green and blue, which go from 0 to 1
+_Deviation = Annotated[float, msgspec.Meta(gt=0, le=1000)]
 _Beta = Annotated[float, msgspec.Meta(gt=0, lt=1)]
 _Specs = Annotated[tuple[TensorSpec, ...], msgspec.Meta(min_length=1)]
 Precision = Literal["fp32", "fp16", "bf16"]
@@ -112,6 +116,16 @@ class Licence(_Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
     missing: tuple[str, ...] = ()
 
 
+class SafetyFacts(_Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What surrounds the safety checker's network: how pictures come to it, and the concepts they are held against."""
+
+    concepts: str  # a safetensors file: concept vectors and their thresholds
+    shortest_edge: _Side  # pixels: pictures are resized to this, bicubic
+    image_size: _Side  # pixels: and their middle is cut out, a square
+    image_mean: _Means
+    image_std: tuple[_Deviation, _Deviation, _Deviation]
+
+
 class Manifest(_Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The whole of `bundle.json`. `files` lists every file that the bundle trusts, by path relative to it."""
 
@@ -127,6 +141,7 @@ class Manifest(_Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
     licence: Licence
     provenance: dict[str, str]
     files: dict[str, FileRecord]
+    safety_checker: SafetyFacts | None = None
 
     def to_json(self) -> bytes:
         """The bytes of `bundle.json`: sorted and indented, so equal manifests are equal files."""
@@ -185,6 +200,8 @@ def _check_references(manifest: Manifest, where: str) -> None:
     for name, component in manifest.components.items():
         needed += [component.graph, *component.weights, component.golden]
         _check_component(name, component, where)
+    if manifest.safety_checker is not None:
+        needed.append(manifest.safety_checker.concepts)
     for path in needed:
         if path not in manifest.files:
             raise BundleError(f"{where}: {FILE_NAME} uses {path!r} but does not list its hash; export the bundle again")
@@ -194,6 +211,23 @@ def _check_references(manifest: Manifest, where: str) -> None:
     for name in wanted:
         if name not in manifest.components:
             raise BundleError(f"{where} has no component {name!r}; export the bundle again")
+    _check_safety(manifest, where)
+
+
+def _check_safety(manifest: Manifest, where: str) -> None:
+    """Refuse half a safety checker: taken for none, it would leave pictures unchecked."""
+    facts, component = manifest.safety_checker, manifest.components.get(SAFETY_CHECKER)
+    if facts is None and component is None:
+        return
+    if facts is None or component is None:
+        there, missing = ("facts", "component") if component is None else ("component", "facts")
+        raise BundleError(f"{where} has the safety checker's {there} and not its {missing}; export the bundle again")
+    wanted = (3, facts.image_size, facts.image_size)
+    if len(component.inputs) != 1 or component.inputs[0].shape[1:] != wanted or len(component.outputs) != 1:
+        raise BundleError(
+            f"{where}: its {SAFETY_CHECKER} takes {', '.join(map(str, component.inputs))}; expected one input of "
+            f"(rows, {', '.join(map(str, wanted))}) and one output; export the bundle again"
+        )
 
 
 def _check_component(name: str, component: Component, where: str) -> None:

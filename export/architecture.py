@@ -13,11 +13,12 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from latentrt.engines.errors import CheckpointError
+from latentrt.engines.licence import OPENRAIL_M
 
 METADATA_KEY = "latentrt.architecture"
 _MODELSPEC_PREDICTION = "modelspec.prediction_type"  # https://github.com/Stability-AI/ModelSpec
 VAE_SCALE_FACTOR = 8  # pixels per latent
-SD_LICENCE = "CreativeML OpenRAIL-M"
+SD_LICENCE = OPENRAIL_M
 
 GUIDANCE_KEY = "time_embed.cond_proj.weight"  # a UNet distilled with guidance (LCM) is told the scale through it
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -19,7 +18,9 @@ from latentrt.engines.manifest import FILE_NAME, FORMAT, OWN_DECODER, Component,
 
 from .component_writer import Report, inside, no_report, write_components
 from .golden import NOTHING_FURTHER, Further
+from .licence import write_licence
 from .recorder import Recorder
+from .safety_network import safety_loaders
 from .source import SourceModel
 from .token_table import save_token_table
 from .wrappers import network_loaders
@@ -27,7 +28,6 @@ from .wrappers import network_loaders
 TOKENIZER = "tokenizer/tokenizer.json"
 TOKEN_EMBEDDING = "tokenizer/token_embedding.safetensors"
 TRAJECTORY = "golden/trajectory.safetensors"
-MODEL_CARD = "MODEL_CARD.md"
 TOOLS = ("diffusers", "latentrt", "onnx", "onnxscript", "torch", "transformers")  # their versions go into the bundle
 
 
@@ -58,10 +58,12 @@ def fill_bundle(model: SourceModel, folder: Path, report: Report, further: Furth
     for name in ("onnx", "golden", "tokenizer"):
         (folder / name).mkdir()
     recorder = Recorder(model, folder / TRAJECTORY, further)
-    components = write_components(network_loaders(model), recorder.record, folder, report)
+    loaders = network_loaders(model) | safety_loaders(model.safety_checker, folder)
+    components = write_components(loaders, recorder.record, folder, report)
     (folder / TOKENIZER).write_bytes(tokenizer_json(model))
     save_token_table(model.text_encoder.load(), folder / TOKEN_EMBEDDING)
-    manifest = _manifest(model, folder, components, _copy_licence(model, folder))
+    licence = write_licence(model.licence_name, model.licence_files, folder, model.provenance)
+    manifest = _manifest(model, folder, components, licence)
     (folder / FILE_NAME).write_bytes(manifest.to_json())
     return manifest
 
@@ -83,20 +85,7 @@ def _is_bundle(path: Path) -> bool:
     return isinstance(found, dict) and {"format", "components", "files"} <= found.keys()
 
 
-def _copy_licence(model: SourceModel, folder: Path) -> tuple[str, ...]:
-    """Copy the licence's files to the root of the bundle and return their names there."""
-    names = []
-    for source in model.licence_files:
-        stem = source.name.split(".")[0]  # LICENSE-MODEL.txt -> LICENSE-MODEL
-        name = MODEL_CARD if stem == Path(MODEL_CARD).stem else stem
-        shutil.copyfile(source, folder / name)
-        names.append(name)
-    return tuple(sorted(names))
-
-
-def _manifest(
-    model: SourceModel, folder: Path, components: dict[str, Component], licence_files: tuple[str, ...]
-) -> Manifest:
+def _manifest(model: SourceModel, folder: Path, components: dict[str, Component], licence: Licence) -> Manifest:
     return Manifest(
         format=FORMAT,
         model=model.facts,
@@ -107,9 +96,10 @@ def _manifest(
         tokenizer=TOKENIZER,
         token_embedding=TOKEN_EMBEDDING,
         trajectory=TRAJECTORY if (folder / TRAJECTORY).exists() else None,
-        licence=Licence(name=model.licence_name, files=licence_files, missing=model.licence_missing),
+        licence=licence,
         provenance=model.provenance | _tools(),
         files=_file_records(folder),
+        safety_checker=None if model.safety_checker is None else model.safety_checker.facts,
     )
 
 

@@ -11,8 +11,9 @@ from typing import Annotated, Any, Literal, TypeVar
 import msgspec
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
-from torch import nn
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
+from torch import Tensor, nn
+from transformers import CLIPConfig, CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from latentrt.engines.errors import CheckpointError
 
@@ -73,6 +74,31 @@ def stored_vae(folder: Path, variant: str | None = None) -> StoredNetwork[Autoen
     folder = folder if (folder / "config.json").is_file() else folder / "vae"
     config = _read_json(folder / "config.json")
     return _stored(folder, variant, lambda: AutoencoderKL.from_config(config), _vae_name, load_strictly)
+
+
+def stored_safety_checker(folder: Path, variant: str | None = None) -> StoredNetwork[StableDiffusionSafetyChecker]:
+    """The safety checker in `folder`; raises as `stored_unet` does."""
+    config = _read_json(folder / "config.json")
+
+    def empty() -> StableDiffusionSafetyChecker:
+        return StableDiffusionSafetyChecker(CLIPConfig.from_dict(config))
+
+    return _stored(folder, variant, empty, _checker_name, _load_safety_checker)
+
+
+def _checker_name(name: str) -> str:
+    """Stable Diffusion 1.5's own names have an inner `vision_model.`, which transformers dropped in 5.6."""
+    return name.replace("vision_model.vision_model.", "vision_model.")
+
+
+def _load_safety_checker(
+    checker: StableDiffusionSafetyChecker, tensors: Tensors, where: str
+) -> StableDiffusionSafetyChecker:
+    names = {_checker_name(name): name for name in checker.state_dict()}
+    for module in checker.modules():  # a buffer that no checkpoint restores
+        if isinstance(getattr(module, "position_ids", None), Tensor):
+            module.position_ids = torch.arange(module.num_positions)[None]
+    return load_strictly(checker, {names.get(name, name): tensor for name, tensor in tensors.items()}, where)
 
 
 def _stored(

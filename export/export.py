@@ -23,6 +23,8 @@ def export_bundle(
     weights: Weights | None = None,
     variant: str | None = None,
     prediction: Prediction | None = None,
+    safety_checker: Path | None = None,
+    licence: Path | None = None,
     further: Further = NOTHING_FURTHER,
     report: Report = no_report,
     overwrite: bool = False,
@@ -30,7 +32,8 @@ def export_bundle(
     """Export a single-file checkpoint or a diffusers folder, with any number of further decoders by name.
 
     The output is opened first, so that a place that cannot be written is named before minutes are spent. `weights`,
-    `variant` and `prediction` are those of `load_source`; `further` calls are recorded beside the usual ones.
+    `variant`, `prediction`, `safety_checker` and `licence` are those of `load_source`; `further` calls are recorded
+    beside the usual ones.
 
     Raises:
         InputError: the model does not take what `further` asks for.
@@ -39,5 +42,13 @@ def export_bundle(
         CheckFailedError: a component differs from PyTorch by more than the threshold.
     """
     with new_bundle(output, overwrite=overwrite) as folder:
-        model = load_source(source, vaes=vaes, weights=weights, variant=variant, prediction=prediction)
+        model = load_source(
+            source,
+            vaes=vaes,
+            weights=weights,
+            variant=variant,
+            prediction=prediction,
+            safety_checker=safety_checker,
+            licence=licence,
+        )
         return fill_bundle(model, folder, report, further)

@@ -7,9 +7,10 @@ from pathlib import Path
 from torch import Tensor
 
 from latentrt.engines.golden import GoldenCase
-from latentrt.engines.manifest import OWN_DECODER, TEXT_ENCODER, UNET, decoder_component
+from latentrt.engines.manifest import OWN_DECODER, SAFETY_CHECKER, TEXT_ENCODER, UNET, decoder_component
 
 from .golden import NOTHING_FURTHER, Further, case_inputs, check_further, record, text_states
+from .safety_network import safety_inputs
 from .source import SourceModel
 from .trajectory import GUIDANCE_SCALES, Drawn, draw, save_trajectories
 from .wrappers import Network
@@ -35,6 +36,8 @@ class Recorder:
     def record(self, network: Network) -> list[GoldenCase]:
         """Run the network on its golden cases."""
         facts, tokenizer = self._model.facts, self._model.tokenizer
+        if network.name == SAFETY_CHECKER:
+            return record(network, safety_inputs(network))
         if network.name == TEXT_ENCODER:
             self._texts = text_states(network, tokenizer)
         cases = record(network, case_inputs(network, facts, tokenizer, self._texts, self._further))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,15 +30,14 @@ from .architecture import (
 from .checkpoint import read_checkpoint
 from .conversion import VAE_PREFIX
 from .layout import Weights, split_networks
+from .licence import find_licence, licence_name
+from .safety_checker import SafetySource, find_safety_checker
 from .single_file import original_text_encoder, original_unet
 from .stored import StoredNetwork
 from .vae import StoredVae, find_vae, shares_encoder, stored_vae
 from .vocabulary import MAX_TOKENS, clip_tokenizer
 
 NOTE = "note."  # the provenance that a user is told at once
-LICENCE_FILES = ("LICENSE-MODEL", "USE_RESTRICTIONS", "NOTICE")
-MODEL_CARD = "MODEL_CARD"  # carried where it is there, not missed where it is not
-_TEXT_SUFFIXES = ("", ".md", ".txt")
 
 
 @dataclass(frozen=True)
@@ -54,8 +53,8 @@ class SourceModel:
     scheduler: SchedulerFacts
     provenance: dict[str, str]  # file names and hashes, which weights, what was ignored; no paths, no times
     licence_name: str
-    licence_files: tuple[Path, ...]
-    licence_missing: tuple[str, ...]
+    licence_files: dict[str, Path] = field(default_factory=dict)  # by their names in the bundle
+    safety_checker: SafetySource | None = None
 
 
 def load_source(
@@ -65,24 +64,37 @@ def load_source(
     weights: Weights | None = None,
     variant: str | None = None,
     prediction: Prediction | None = None,
+    safety_checker: Path | None = None,
+    licence: Path | None = None,
 ) -> SourceModel:
     """Read what a single-file checkpoint (.safetensors, .ckpt, .pt, .bin) or a diffusers folder holds.
 
     Every key and shape is checked here; the weights are read network by network, later. Of a file with both, `weights`
     chooses the averaged ("ema", which None prefers) or the raw UNet. `variant` names a folder's files, such as "fp16".
-    `prediction` overrides what the source states of itself.
+    `prediction` overrides what the source states of itself. `safety_checker` is the folder of one, in place of a
+    diffusers folder's own; `licence` a text, in place of one beside the source.
 
     Raises:
         CheckpointError: a file is absent, damaged, refused, incomplete, or not Stable Diffusion 1.x.
-        InputError: a name in `vaes` cannot name a decoder, or an option is not one of this form.
+        InputError: a name in `vaes` cannot name a decoder, an option is not one of this form, or `licence` is no text.
     """
     for name in vaes:
         check_vae_name(name, vaes[name])
     if path.is_dir():
-        return _folder(path, vaes, weights, variant, prediction)
-    if variant is not None:
+        model = _folder(path, vaes, weights, variant, prediction)
+    elif variant is not None:
         raise InputError(f"--variant {variant} chooses among a diffusers folder's files; {path} is a single file")
-    return _file(path, vaes, weights, prediction)
+    else:
+        model = _file(path, vaes, weights, prediction)
+    safety = find_safety_checker(path, safety_checker, variant)
+    licence_files = find_licence(path if path.is_dir() else path.parent, licence)
+    return replace(
+        model,
+        provenance=model.provenance | (safety.provenance if safety else {}),
+        licence_name=licence_name(licence_files, model.licence_name),
+        licence_files=licence_files,
+        safety_checker=safety,
+    )
 
 
 def check_vae_name(name: str, path: Path) -> None:
@@ -100,7 +112,6 @@ def _file(path: Path, vaes: Mapping[str, Path], weights: Weights | None, predict
     provenance = {"source": where, "source.sha256": checkpoint.sha256, "weights": networks.weights}
     return _assemble(
         where=where,
-        folder=path.parent,
         text_encoder=original_text_encoder(networks.text_encoder, facts),
         unet=original_unet(networks.unet, facts),
         own=stored_vae(networks.vae, facts, prefix=VAE_PREFIX),
@@ -135,7 +146,6 @@ def _folder(
     provenance = {"source": path.absolute().name, "source.sha256": _combined(files), "weights": "as stored"}
     return _assemble(
         where=str(path),
-        folder=path,
         text_encoder=text_encoder,
         unet=unet,
         own=own,
@@ -169,7 +179,6 @@ def _combined(files: Mapping[str, str]) -> str:
 def _assemble(
     *,
     where: str,
-    folder: Path,
     text_encoder: StoredNetwork[CLIPTextModel],
     unet: StoredNetwork[UNet2DConditionModel],
     own: StoredVae,
@@ -182,7 +191,6 @@ def _assemble(
     expected, found = unet.config["cross_attention_dim"], text_encoder.config.hidden_size
     if expected != found:
         raise CheckpointError(f"{where}: the UNet expects texts {expected} wide, its text encoder gives {found}")
-    licence_files, licence_missing = find_licence(folder)
     all_vaes, encoders = {OWN_DECODER: own}, []
     for name, path in vaes.items():
         all_vaes[name] = vae = find_vae(path, facts)
@@ -204,8 +212,6 @@ def _assemble(
         ),
         provenance=provenance,
         licence_name=facts.licence,
-        licence_files=licence_files,
-        licence_missing=licence_missing,
     )
 
 
@@ -237,16 +243,3 @@ def vae_provenance(name: str, vae: StoredVae, *, own_encoder: bool) -> dict[str,
 def _ignored(prefix: str, counts: Mapping[str, int]) -> dict[str, str]:
     """`{"betas", …}` -> `{"source.ignored": "13 schedule buffers, 2 averaging counters"}`, or nothing."""
     return {f"{prefix}.ignored": ", ".join(f"{n} {kind}" for kind, n in counts.items())} if counts else {}
-
-
-def find_licence(folder: Path) -> tuple[tuple[Path, ...], tuple[str, ...]]:
-    """The licence files in a folder, and the names of those that a model should have and this one has not."""
-    found, missing = [], []
-    for name in (*LICENCE_FILES, MODEL_CARD):
-        names = [name + suffix for suffix in _TEXT_SUFFIXES]
-        file = next((folder / n for n in names if (folder / n).is_file()), None)
-        if file is not None:
-            found.append(file)
-        elif name != MODEL_CARD:
-            missing.append(name)
-    return tuple(found), tuple(missing)

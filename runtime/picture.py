@@ -13,22 +13,33 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 
-from latentrt.engines.errors import EngineError, InputError
+from latentrt.engines.errors import InputError, NanPictureError
 
 PREFIX = "latentrt:"  # of each text key, so that other programs' texts are told apart
+
+
+def check_finite(arrays: NDArray[np.float32], source: str) -> None:
+    """Check pictures or latents (n, ...) that `source` gave.
+
+    Raises:
+        NanPictureError: one of them holds NaN or infinity; it says which.
+    """
+    for index, array in enumerate(arrays):
+        if not np.isfinite(array).all():
+            which = "" if len(arrays) == 1 else f"picture {index + 1} of {len(arrays)}: "
+            raise NanPictureError(
+                f"{which}{source} gave NaN or infinity: no picture; "
+                "try another engine, sampler or decoder, and 'latentrt inspect' to check the bundle"
+            )
 
 
 def to_image(decoded: NDArray[np.float32], facts: Mapping[str, str]) -> Image.Image:
     """One decoded picture, (3, height, width) in [-1, 1], as an 8-bit RGB image that carries `facts` when saved as PNG.
 
     Raises:
-        EngineError: it holds NaN or infinity; a black picture never stands in for one.
+        NanPictureError: it holds NaN or infinity; a black picture never stands in for one.
     """
-    if not np.isfinite(decoded).all():
-        raise EngineError(
-            "the decoder gave NaN or infinity: no picture; "
-            "try another engine or decoder, and 'latentrt inspect' to check the bundle"
-        )
+    check_finite(decoded[None], "the decoder")
     unit = np.clip(decoded * np.float32(0.5) + np.float32(0.5), 0, 1).transpose(1, 2, 0)
     image = Image.fromarray((unit * np.float32(255)).round().astype(np.uint8))
     info = PngInfo()

@@ -21,16 +21,17 @@ from latentrt.engines.bundle import Bundle
 from latentrt.engines.distilled import guidance_width
 from latentrt.engines.engine import Engine
 from latentrt.engines.errors import EngineError, InputError
-from latentrt.engines.manifest import TEXT_ENCODER, UNET, decoder_component
+from latentrt.engines.manifest import SAFETY_CHECKER, TEXT_ENCODER, UNET, decoder_component
 from latentrt.engines.version import __version__
 
 from .denoiser import Conditioning, Denoiser
 from .loop import DenoisingLoop, Job, Step
-from .picture import to_image
+from .picture import check_finite, to_image
 from .prompt.encoder import EncodedPrompts, PromptEncoder, prompt_facts
 from .prompt.textual_inversion import read_textual_inversion
 from .prompt.token_table import TokenTable
 from .request import Plan, Request, plan
+from .safety import SafetyChecker, SafetyWarning, switched_off, verdict
 from .samplers import get_sampler
 from .seeds import noise_facts, open_noise, start_noise
 from .tokenizer import ClipTokenizer
@@ -47,12 +48,14 @@ class Result:
     """Finished pictures.
 
     `images` are 8-bit RGB and carry `facts[i]` as text when saved as PNG; `latents` is (n, 4, height / 8, width / 8)
-    float32, before decoding, in the units that the decoder takes times `scaling_factor`.
+    float32, before decoding, in the units that the decoder takes times `scaling_factor`. `flagged[i]` says whether the
+    safety checker flagged picture i, which is then black (its latents are not); None where no checker looked.
     """
 
     images: list[Image]
     latents: NDArray[np.float32]
     facts: list[dict[str, str]]
+    flagged: list[bool] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +71,15 @@ class Drawing:
 class Pipeline:
     """Engines of one bundle, ready to draw. Open it with `Pipeline.open`; use it from one thread."""
 
-    def __init__(self, bundle: Bundle, engine: str, max_rows: int, allow_unverified: bool = False) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        engine: str,
+        max_rows: int,
+        *,
+        safety_checker: bool = True,
+        allow_unverified: bool = False,
+    ) -> None:
         if max_rows < 1:
             raise InputError(f"max_rows is a whole number, 1 or more; got {max_rows!r}")
         self.bundle = bundle
@@ -83,6 +94,7 @@ class Pipeline:
             on_failure.callback(self.close)
             unet = self._engine(UNET)
             self._prompts = PromptEncoder(tokenizer, table, self._engine(TEXT_ENCODER), max_rows)
+            self._safety_checker = self._open_safety_checker() if safety_checker else None
             on_failure.pop_all()
         self._loop = DenoisingLoop(Denoiser(unet, bundle.manifest.model.prediction_type, max_rows))
 
@@ -93,6 +105,7 @@ class Pipeline:
         *,
         engine: str = backends.DEFAULT,
         max_rows: int = MAX_ROWS,
+        safety_checker: bool = True,
         allow_unverified: bool = False,
     ) -> Self:
         """Open the bundle at `path` with the engines of one backend; `max_rows` bounds one UNet call.
@@ -101,12 +114,18 @@ class Pipeline:
         component that has none from the bundle's graph. A file is checked against its hash before it is used. An engine
         that failed `latentrt verify` is opened only with `allow_unverified`; the pictures say so.
 
+        The bundle's safety checker, where it has one, looks at every picture; with `safety_checker=False` none does,
+        and a `SafetyWarning` says what the model's licence asks of you.
+
         Raises:
             BundleError: no bundle there, or a damaged one.
             EngineError: an engine is damaged, failed verification, or cannot be opened here.
             InputError: no engine of this name.
         """
-        return cls(Bundle.open(path), engine, max_rows, allow_unverified)
+        bundle = Bundle.open(path)
+        if not safety_checker:
+            warnings.warn(switched_off(bundle.manifest.licence), SafetyWarning, stacklevel=2)
+        return cls(bundle, engine, max_rows, safety_checker=safety_checker, allow_unverified=allow_unverified)
 
     def load_textual_inversion(self, path: str | Path, token: str | None = None) -> str:
         """Make a `.safetensors` embedding a word of later prompts; returns the word.
@@ -125,7 +144,8 @@ class Pipeline:
 
         Raises:
             InputError: an option is out of range.
-            EngineError: an engine failed, or gave NaN.
+            EngineError: an engine failed.
+            NanPictureError: the latents or the decoded picture hold NaN or infinity.
         """
         return self.stream(prompt, **options).result()
 
@@ -156,10 +176,11 @@ class Pipeline:
         return self._loop.step()
 
     def finish(self, drawing: Drawing) -> Result:
-        """Decode a request whose job is done.
+        """Decode a request whose job is done, and have the pictures checked.
 
         Raises:
-            EngineError: the job is not done or was cancelled, or its picture holds NaN.
+            EngineError: the job is not done or was cancelled, or an engine failed.
+            NanPictureError: the latents or the decoded picture hold NaN or infinity.
             Exception: what ended the job, if something did.
         """
         job = drawing.job
@@ -169,13 +190,21 @@ class Pipeline:
             raise job.error
         if job.latents is None:
             raise EngineError("the request was cancelled: it has no picture")
-        facts = [self._facts(drawing, i) for i in range(len(job.latents))]
+        check_finite(job.latents, "denoising")
         decoded = self.decode(job.latents, drawing.plan.decoder)
+        check_finite(decoded, "the decoder")
+        flagged = None
+        if self._safety_checker is not None:
+            decoded, flagged = self._safety_checker.replace_flagged(decoded)
+        facts = [self._facts(drawing, i, flagged) for i in range(len(decoded))]
         images = [to_image(picture, fact) for picture, fact in zip(decoded, facts, strict=True)]
-        return Result(images, job.latents, facts)
+        return Result(images, job.latents, facts, flagged)
 
     def decode(self, latents: NDArray[np.float32], decoder: str | None = None) -> NDArray[np.float32]:
-        """Latents (n, 4, h, w) to pictures (n, 3, 8h, 8w) in about [-1, 1], float32; one at a time, to save memory."""
+        """Latents (n, 4, h, w) to pictures (n, 3, 8h, 8w) in about [-1, 1], float32; one at a time, to save memory.
+
+        What it gives is not checked for safety.
+        """
         manifest = self.bundle.manifest
         engine = self._engine(decoder_component(decoder or manifest.default_decoder))
         scaled = latents / np.float32(manifest.model.scaling_factor)
@@ -205,9 +234,14 @@ class Pipeline:
             self._engines[component] = self._stack.enter_context(self._backend.open(self.bundle, component, folder))
         return self._engines[component]
 
-    def _facts(self, drawing: Drawing, index: int) -> dict[str, str]:
+    def _open_safety_checker(self) -> SafetyChecker | None:
+        facts = self.bundle.manifest.safety_checker
+        return None if facts is None else SafetyChecker(self._engine(SAFETY_CHECKER), self.bundle, facts)
+
+    def _facts(self, drawing: Drawing, index: int, flagged: list[bool] | None) -> dict[str, str]:
         request, planned = drawing.request, drawing.plan
-        used = (UNET, TEXT_ENCODER, decoder_component(planned.decoder))
+        used = [UNET, TEXT_ENCODER, decoder_component(planned.decoder)]
+        used += [] if flagged is None else [SAFETY_CHECKER]
         keys = " ".join(f"{component}={self._engine(component).key.id}" for component in used)
         facts = {"allow_unverified": "yes"} if self._allow_unverified else {}
         return facts | {
@@ -221,6 +255,7 @@ class Pipeline:
             "guidance_scale": str(request.guidance_scale),
             "size": f"{planned.width}x{planned.height}",
             "decoder": planned.decoder,
+            "safety_checker": verdict(flagged, index, self.bundle.manifest.safety_checker is not None),
             "bundle": self.bundle.hash,
             "engine": f"{self._backend.name} {keys}",
             "latentrt": __version__,

@@ -111,6 +111,12 @@ def export(
         Literal["epsilon", "v_prediction"] | None,
         typer.Option(help="What the UNet predicts, where the checkpoint does not say so or is wrong."),
     ] = None,
+    safety_checker: Annotated[
+        Path | None, typer.Option(metavar="PATH", help="A safety checker's folder, where SOURCE has none.")
+    ] = None,
+    licence: Annotated[
+        Path | None, typer.Option("--license", metavar="FILE", help="The model's licence, where none is beside SOURCE.")
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the bundle that is there.")] = False,
     golden_size: Annotated[
         list[str] | None, typer.Option(metavar="WxH", help="Record PyTorch's answers at this size too; repeatable.")
@@ -126,6 +132,8 @@ def export(
         weights=weights,
         variant=variant,
         prediction=prediction,
+        safety_checker=safety_checker,
+        licence=licence,
         golden_sizes=tuple(golden_size or ()),
         golden_rows=tuple(golden_rows or ()),
         overwrite=overwrite,
@@ -205,6 +213,9 @@ def generate(
     sampler: Annotated[str, typer.Option(help="euler, euler_ancestral, ddim, pndm or dpmpp_2m.")] = "euler",
     karras: Annotated[bool, typer.Option("--karras", help="Karras noise levels (euler and dpmpp_2m).")] = False,
     decoder: Annotated[str | None, typer.Option(help="A decoder of the bundle.")] = None,
+    safety_checker: Annotated[
+        bool, typer.Option("--safety-checker/--no-safety-checker", help="Check pictures, where the bundle can.")
+    ] = True,
     engine: EngineOption = DEFAULT_ENGINE,
     allow_unverified: AllowUnverified = False,
     output: Annotated[Path, typer.Option("-o", "--output", metavar="PNG", help="Where the picture goes.")] = Path(
@@ -212,7 +223,7 @@ def generate(
     ),
 ) -> None:
     """Draw a prompt. With -n above 1 the files are numbered: out-1.png, out-2.png, ..."""
-    from .commands.generate import generate_command
+    from .commands.generate import Switches, generate_command
     from .runtime.request import Request
 
     request = Request(
@@ -235,7 +246,8 @@ def generate(
         max_prompt_chunks=max_prompt_chunks,
         clip_skip=clip_skip,
     )
-    generate_command(console, bundle, request, engine, output, allow_unverified, embeddings=embedding or [])
+    switches = Switches(safety_checker=safety_checker, allow_unverified=allow_unverified)
+    generate_command(console, bundle, request, engine, output, switches, embeddings=embedding or [])
 
 
 @app.command()

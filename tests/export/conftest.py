@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import AutoencoderKL, EulerDiscreteScheduler, StableDiffusionPipeline, UNet2DConditionModel
-from transformers import CLIPTextConfig, CLIPTextModel
+from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
+from transformers import CLIPConfig, CLIPTextConfig, CLIPTextModel
+from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from latentrt.engines.bundle import Bundle
 from latentrt.export.bundle_writer import write_bundle
@@ -59,15 +61,27 @@ def tiny_source(tmp_path_factory: pytest.TempPathFactory) -> Path:
         scheduler=EulerDiscreteScheduler(
             beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1
         ),
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
+        safety_checker=_safety_checker(),
+        feature_extractor=CLIPImageProcessorPil(),
     )
     folder = tmp_path_factory.mktemp("tiny") / "source"
     pipeline.save_pretrained(folder)
     (folder / "LICENSE-MODEL.txt").write_text("the licence of the model\n")
     (folder / "MODEL_CARD.md").write_text("fresh weights\n")
     return folder
+
+
+def _safety_checker() -> StableDiffusionSafetyChecker:
+    """A small vision model of fresh weights; its thresholds are beyond every cosine, so that it flags nothing."""
+    vision = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    text = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}  # not used
+    checker = StableDiffusionSafetyChecker(CLIPConfig(vision_config=vision, text_config=text, projection_dim=16))
+    for embeds, thresholds in (
+        (checker.concept_embeds, checker.concept_embeds_weights),
+        (checker.special_care_embeds, checker.special_care_embeds_weights),
+    ):
+        embeds.data, thresholds.data = torch.randn(embeds.shape), torch.full(thresholds.shape, 1.5)
+    return checker
 
 
 @pytest.fixture(scope="session")

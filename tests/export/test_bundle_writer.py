@@ -44,14 +44,14 @@ def test_manifest_states_the_model(tiny_bundle: Bundle) -> None:
     assert manifest.model.scaling_factor == 0.18215
     assert manifest.scheduler.beta_end == 0.012
     assert manifest.decoders == ("kl-f8",)
-    assert set(manifest.components) == {"text_encoder", "unet", "vae_encoder", "vae_decoder.kl-f8"}
+    assert set(manifest.components) == {"text_encoder", "unet", "vae_encoder", "vae_decoder.kl-f8", "safety_checker"}
     assert manifest.provenance["torch"] == torch.__version__
 
 
 def test_licence_files_travel_under_their_names(tiny_bundle: Bundle, tiny_source: Path) -> None:
     licence = tiny_bundle.manifest.licence
-    assert licence.files == ("LICENSE-MODEL", "MODEL_CARD.md")
-    assert licence.missing == ("USE_RESTRICTIONS", "NOTICE")
+    assert licence.files == ("LICENSE-MODEL", "MODEL_CARD.md", "NOTICE")
+    assert licence.missing == ("USE_RESTRICTIONS",)
     assert tiny_bundle.file("LICENSE-MODEL").read_bytes() == (tiny_source / "LICENSE-MODEL.txt").read_bytes()
 
 
@@ -100,7 +100,7 @@ def test_a_model_that_gives_nan_is_refused_and_nothing_stays(tiny_model: SourceM
         write_bundle(replace(tiny_model, text_encoder=text_encoder), tmp_path / "out", report=parts.append)
     assert list(tmp_path.iterdir()) == []
     told = [(part.part, part.index, part.total, part.doing, part.seconds) for part in parts]
-    assert told == [("text_encoder", 0, 4, doing, None) for doing in ("reading", "recording", "tracing", "comparing")]
+    assert told == [("text_encoder", 0, 5, doing, None) for doing in ("reading", "recording", "tracing", "comparing")]
 
 
 def test_ctrl_c_leaves_nothing(tiny_model: SourceModel, tmp_path: Path) -> None:

@@ -70,8 +70,7 @@ def test_a_diffusers_folder_gives_the_same_model(folder: Path, packed: Path) -> 
     assert source.tokenizer("a red circle").input_ids == clip_tokenizer()("a red circle").input_ids
     assert (source.facts.default_size, source.scheduler.beta_end, source.scheduler.steps_offset) == (128, 0.012, 1)
     assert (source.provenance["source"], source.provenance["weights"]) == ("model", "as stored")
-    assert source.licence_files == (folder / "NOTICE.txt",)
-    assert source.licence_missing == ("LICENSE-MODEL", "USE_RESTRICTIONS")
+    assert source.licence_files == {"NOTICE": folder / "NOTICE.txt"}
 
 
 def test_a_diffusers_folder_of_pickles_and_old_names(folder: Path) -> None:

@@ -22,8 +22,7 @@ def test_facts_and_provenance_of_the_demo(packed: Path) -> None:
         128,
     )
     assert msgspec.structs.astuple(source.scheduler) == (0.00085, 0.012, 1000, 1)
-    assert (source.licence_name, source.licence_files) == ("Apache-2.0", ())
-    assert source.licence_missing == ("LICENSE-MODEL", "USE_RESTRICTIONS", "NOTICE")
+    assert (source.licence_name, source.licence_files, source.safety_checker) == ("Apache-2.0", {}, None)
     hashes = {key: value for key, value in source.provenance.items() if key.endswith("sha256")}
     assert all(len(value) == 64 for value in hashes.values())
     assert source.provenance == hashes | {
@@ -41,7 +40,7 @@ def test_licence_files_beside_the_checkpoint_are_found(packed: Path, tmp_path: P
         (tmp_path / name).write_text("text")
     (tmp_path / "demo.safetensors").write_bytes((packed / "demo.safetensors").read_bytes())
     source = load_source(tmp_path / "demo.safetensors", vaes={})
-    assert (sorted(path.name for path in source.licence_files), source.licence_missing) == (names, ())
+    assert sorted(path.name for path in source.licence_files.values()) == names
 
 
 @pytest.mark.parametrize("name", ["kl-f8", "", "../x", "a b", "x" * 65])

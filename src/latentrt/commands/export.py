@@ -15,6 +15,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from latentrt.engines.derived import parse_size
 from latentrt.engines.errors import EngineError, InputError
 
+from .protection import missing_protection
+
 if TYPE_CHECKING:
     from latentrt.engines.manifest import Manifest
     from latentrt.export.component_writer import Progress as Part
@@ -30,6 +32,8 @@ class ExportOptions:
     prediction: Literal["epsilon", "v_prediction"] | None
     golden_sizes: tuple[str, ...]
     golden_rows: tuple[int, ...]
+    safety_checker: Path | None
+    licence: Path | None
     overwrite: bool
 
 
@@ -51,9 +55,13 @@ def export_command(console: Console, source: Path, output: Path, vaes: list[str]
             variant=options.variant,
             prediction=options.prediction,
             further=Further(sizes, options.golden_rows),
+            safety_checker=options.safety_checker,
+            licence=options.licence,
             report=report,
             overwrite=options.overwrite,
         )
+    for note in missing_protection(manifest):
+        console.print(f"note: {note}", markup=False)
     _finish(console, output, manifest)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
@@ -16,6 +17,18 @@ from latentrt.runtime.picture import png_bytes
 from latentrt.runtime.pipeline import Pipeline, Result, Stream
 from latentrt.runtime.request import Request, plan
 
+from .printing import one_line
+
+FLAGGED = "the safety checker found unsafe content in the picture; try another prompt or seed"
+
+
+@dataclass(frozen=True)
+class Switches:
+    """What may be opened, and what is looked at before a picture is given out."""
+
+    safety_checker: bool = True
+    allow_unverified: bool = False
+
 
 def generate_command(
     console: Console,
@@ -23,7 +36,7 @@ def generate_command(
     request: Request,
     engine: str,
     output: Path,
-    allow_unverified: bool,
+    switches: Switches,
     embeddings: Sequence[str] = (),
 ) -> None:
     """Draw `request` and write its pictures; prints each file's name on standard output.
@@ -38,13 +51,21 @@ def generate_command(
         places = [stack.enter_context(new_file(name)) for name in names]
         for place in places:
             place.touch()  # what cannot be written is known before any work is done
-        pipeline = stack.enter_context(Pipeline.open(path, engine=engine, allow_unverified=allow_unverified))
+        opened = Pipeline.open(
+            path,
+            engine=engine,
+            safety_checker=switches.safety_checker,
+            allow_unverified=switches.allow_unverified,
+        )
+        pipeline = stack.enter_context(opened)
         for word in embeddings:
             _load(pipeline, word)
         result = _draw(console, Stream(pipeline, request), request.num_inference_steps)
         for place, image in zip(places, result.images, strict=True):
             place.write_bytes(png_bytes(image))
-    for name in names:
+    for name, flagged in zip(names, result.flagged or [False] * len(names), strict=True):
+        if flagged:
+            console.print(f"flagged: {one_line(str(name))} is black: {FLAGGED}", markup=False)
         print(name)
 
 

@@ -13,6 +13,7 @@ from latentrt.engines.errors import EngineError, LatentrtError
 from latentrt.runtime.picture import read_facts
 
 from .printing import one_line
+from .protection import licence_lines, licence_texts, safety_lines
 
 
 def inspect_picture(path: Path) -> None:
@@ -34,13 +35,14 @@ def inspect_bundle(console: Console, path: Path) -> None:
     _say(f"model            {model.family}, {model.prediction_type}, {model.default_size}x{model.default_size} pixels")
     _say(f"sizes            multiples of {model.size_multiple} pixels")
     _say(f"decoders         {', '.join(manifest.decoders)} (default {manifest.default_decoder})")
-    _say(f"licence          {manifest.licence.name}: {', '.join(manifest.licence.files) or 'no files'}")
-    for missing in manifest.licence.missing:
-        _say(f"                 missing: {missing}")
+    for line in (*safety_lines(manifest), *licence_lines(manifest)):
+        _say(line)
     for key, value in manifest.provenance.items():
         _say(f"{key:16} {value}")
     _print_components(bundle)
     _print_engines(bundle)
+    for line in licence_texts(bundle):
+        _say(line)
 
 
 def _print_components(bundle: Bundle) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -37,10 +36,10 @@ def pipeline(demo_bundle: Path) -> Iterator[Pipeline]:
 def reference(demo_model: SourceModel) -> diffusers.StableDiffusionPipeline:
     """Diffusers' pipeline with a text encoder and a tokenizer of its own, which a test may give new words."""
     made = diffusers.StableDiffusionPipeline(
-        vae=demo_model.vaes["kl-f8"],
-        text_encoder=copy.deepcopy(demo_model.text_encoder).eval(),
+        vae=demo_model.vaes["kl-f8"].load(),
+        text_encoder=demo_model.text_encoder.load(),
         tokenizer=clip_tokenizer(),
-        unet=demo_model.unet,
+        unet=demo_model.unet.load(),
         scheduler=diffusers.DDIMScheduler(
             beta_start=0.00085,
             beta_end=0.012,
