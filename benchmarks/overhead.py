@@ -20,6 +20,7 @@ from latentrt.engines.key import EngineKey
 from latentrt.engines.manifest import UNET, Component
 from latentrt.engines.tensor import Feeds, TensorSpec
 from latentrt.runtime.denoiser import Conditioning, Denoiser
+from latentrt.runtime.guidance import Guidance
 from latentrt.runtime.loop import DenoisingLoop, Job
 from latentrt.runtime.noise import TorchCpuNoise
 from latentrt.runtime.samplers import SAMPLERS, get_sampler, prepare
@@ -92,7 +93,7 @@ def _draw(engine: Engine, sampler: str) -> None:
     noise = TorchCpuNoise(0)
     x = noise.normal((1, 4, SIDE, SIDE)) * np.float32(schedule.init_scale)
     text = np.zeros((77, WIDTH), np.float32)
-    job = Job(get_sampler(sampler).sample(x, schedule, noise), Conditioning(text, text, 7.5), STEPS)
+    job = Job(get_sampler(sampler).sample(x, schedule, noise), Conditioning(text, text, Guidance(7.5)), STEPS)
     loop = DenoisingLoop(Denoiser(engine, "epsilon", max_rows=8))
     loop.join(job)
     while loop.step():

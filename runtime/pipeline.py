@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +28,8 @@ from .loop import DenoisingLoop, Job, Step
 from .noise import TorchCpuNoise
 from .picture import to_image
 from .request import Plan, Request, plan
-from .samplers import get_sampler
+from .samplers import sampler_with_eta
+from .schedule import Schedule
 from .tokenizer import ClipTokenizer, truncation_warning
 
 MAX_ROWS = 8  # of one UNet call: four guided pictures at once
@@ -93,8 +94,8 @@ class Pipeline:
         """
         return cls(Bundle.open(path), engine, max_rows)
 
-    def generate(self, prompt: str, **options: Any) -> Result:
-        """Draw a prompt to the end; `options` are those of `Request`.
+    def generate(self, prompt: str | None = None, **options: Any) -> Result:
+        """Draw a prompt to the end, or unconditionally without one; `options` are those of `Request`.
 
         Raises:
             InputError: an option is out of range.
@@ -102,7 +103,7 @@ class Pipeline:
         """
         return self.stream(prompt, **options).result()
 
-    def stream(self, prompt: str, **options: Any) -> Stream:
+    def stream(self, prompt: str | None = None, **options: Any) -> Stream:
         """Draw a prompt step by step: iterate for each `Step`, then ask for `result()`."""
         return Stream(self, Request(prompt=prompt, **options))
 
@@ -113,7 +114,7 @@ class Pipeline:
         noise = TorchCpuNoise(request.seed)
         start = noise.normal(planned.latent_shape) if request.latents is None else request.latents
         x = start * np.float32(schedule.init_scale)
-        sampling = get_sampler(request.sampler).sample(x, schedule, noise)
+        sampling = sampler_with_eta(request.sampler, request.eta)(x, schedule, noise)
         job = Job(sampling, self._conditioning(request), schedule.steps, np.float32(schedule.final_scale), on_step)
         self._loop.join(job)
         return Drawing(request, planned, job)
@@ -173,32 +174,54 @@ class Pipeline:
         return self._engines[component]
 
     def _conditioning(self, request: Request) -> Conditioning:
-        prompts = [request.prompt, request.negative_prompt] if request.guided else [request.prompt]
+        prompts = [request.prompt or "", *([request.negative_prompt] if request.guided else [])]
         tokens = [self._tokenizer.encode(prompt) for prompt in prompts]
         for cut in filter(None, (t.cut for t in tokens)):
             warnings.warn(truncation_warning(cut), PromptWarning, stacklevel=5)
         engine = self._engine(TEXT_ENCODER)
         hidden = engine.run({"input_ids": np.stack([t.ids for t in tokens])})[engine.outputs[0].name]
-        return Conditioning(hidden[0], hidden[1] if request.guided else None, request.guidance_scale)
+        return Conditioning(hidden[0], hidden[1] if request.guided else None, request.guidance)
 
     def _facts(self, drawing: Drawing, index: int) -> dict[str, str]:
         request, planned = drawing.request, drawing.plan
         used = (UNET, TEXT_ENCODER, decoder_component(planned.decoder))
         keys = " ".join(f"{component}={self._engine(component).key.id}" for component in used)
         return {
-            "prompt": request.prompt,
-            "negative_prompt": request.negative_prompt,
+            **_prompt_facts(request),
             "seed": f"{request.seed}{'' if request.latents is None else ', start latents given'}",
             "image": f"{index + 1} of {request.num_images_per_prompt}",
-            "sampler": request.sampler + (" karras" if request.karras else ""),
-            "steps": str(request.num_inference_steps),
-            "guidance_scale": str(request.guidance_scale),
+            **_sampling_facts(request, planned.schedule),
             "size": f"{planned.width}x{planned.height}",
             "decoder": planned.decoder,
             "bundle": self.bundle.hash,
             "engine": f"{self._backend.name} {keys}",
             "latentrt": __version__,
         }
+
+
+def _prompt_facts(request: Request) -> dict[str, str]:
+    if request.prompt is None:
+        return {"unconditional": "yes"}
+    return {"prompt": request.prompt, "negative_prompt": request.negative_prompt}
+
+
+def _sampling_facts(request: Request, schedule: Schedule) -> dict[str, str]:
+    """The sampler, its path and the guidance; what is left at its default is not told."""
+    facts = {"sampler": request.sampler, "steps": str(schedule.steps)}
+    asked: dict[str, str | float | Sequence[float] | None] = {
+        "spacing": request.spacing,
+        "eta": request.eta,
+        "timesteps": request.timesteps,
+        "sigmas": request.sigmas,
+    }
+    if request.prompt is not None:
+        facts["guidance_scale"] = str(request.guidance_scale)
+        asked |= {"guidance_interval": request.guidance_interval, "guidance_rescale": request.guidance_rescale or None}
+    return facts | {name: _listed(value) for name, value in asked.items() if value is not None}
+
+
+def _listed(value: str | float | Sequence[float]) -> str:
+    return str(value) if isinstance(value, str | float | int) else ",".join(map(str, value))
 
 
 class Stream:
