@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import json
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from latentrt.runtime.noise import NoiseSource
-from latentrt.runtime.samplers import SAMPLERS, get_sampler, prepare
+from latentrt.runtime.samplers import SAMPLERS, prepare, sampler_with_eta
 from latentrt.runtime.schedule import Schedule
 
 from .machine import write_result
@@ -75,12 +76,21 @@ def relative(ours: NDArray[Any], theirs: NDArray[Any]) -> float:
     return float(np.linalg.norm(ours - theirs) / np.linalg.norm(theirs))
 
 
-def both(name: str, spacing: str | None, steps: int, start: NDArray[np.float32]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Our final latent and the reference's, from the same start and the same noise."""
-    schedule = prepare(name, TABLE, steps, spacing)
-    source: NoiseSource
+def both(
+    name: str,
+    spacing: str | None,
+    steps: int,
+    start: NDArray[np.float32],
+    eta: float | None = None,
+    **path: Sequence[float],
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Our final latent and the reference's, from the same start and the same noise.
+
+    `path` is `timesteps` or `sigmas` in place of a spacing and steps, where the reference takes them.
+    """
+    schedule = prepare(name, TABLE, steps, spacing, **path)
     ours_source, theirs_source = TorchNoise(SEED), TorchNoise(SEED)
-    model, source = closed_form_model(), ours_source
+    model = closed_form_model()
     if name == "dpmpp_2s_ancestral":
         theirs = k_dpmpp_2s_ancestral(schedule, start, model, theirs_source)
     elif name == "plms":
@@ -88,21 +98,26 @@ def both(name: str, spacing: str | None, steps: int, start: NDArray[np.float32])
     else:
         reference = REFERENCES[name]
         scheduler = reference.build(spacing)
-        options = {"generator": theirs_source.generator} if reference.takes_generator else {}
-        theirs = drive_diffusers(scheduler, steps, start, model, reference.mends_gaps, **options)
+        scheduler.set_timesteps(None if path else steps, **path)
+        options: dict[str, Any] = {} if eta is None else {"eta": eta}
+        if reference.takes_generator:
+            options["generator"] = theirs_source.generator
+        theirs = drive_diffusers(scheduler, None, start, model, reference.mends_gaps, **options)
         if name == "dpmpp_sde":
-            source = GivenNoise(brownian_draws(scheduler))
-    ours = run(name, schedule, start, source)
-    if source is ours_source:  # both streams stand at the same place
-        np.testing.assert_array_equal(ours_source.normal((16,)), theirs_source.normal((16,)))
+            return run(name, schedule, start, GivenNoise(brownian_draws(scheduler))), theirs
+    ours = run(name, schedule, start, ours_source, eta)
+    np.testing.assert_array_equal(ours_source.normal((16,)), theirs_source.normal((16,)))  # at the same place
     return ours, theirs
 
 
-def run(name: str, schedule: Schedule, start: NDArray[np.float32], source: NoiseSource) -> NDArray[Any]:
+def run(
+    name: str, schedule: Schedule, start: NDArray[np.float32], source: NoiseSource, eta: float | None = None
+) -> NDArray[Any]:
     """Our final latent."""
-    result, _ = drive(get_sampler(name).sample(start * schedule.init_scale, schedule, source), closed_form_model())
+    sampling = sampler_with_eta(name, eta)(start * np.float32(schedule.init_scale), schedule, source)
+    result, _ = drive(sampling, closed_form_model())
     assert result.dtype == np.float32
-    return result * schedule.final_scale
+    return result * np.float32(schedule.final_scale)
 
 
 if __name__ == "__main__":

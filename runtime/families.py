@@ -34,10 +34,14 @@ def k_diffusion_schedule(table: NoiseTable, steps: int, spacing: str, round_karr
 
     A ramp spans what linspace spacing spans. `round_karras` rounds what the model is told, as KDPM2DiscreteScheduler
     does with Karras sigmas alone.
+
+    Raises:
+        InputError: the spacing passes the last trained timestep.
     """
     if spacing not in RAMPS:
         # Only leading spacing counts the unit variance of the clean latent in, as diffusers' init_noise_sigma does.
-        return _k_from_timesteps(table, spaced_timesteps(spacing, steps, table), unit_variance=spacing == "leading")
+        timesteps = _inside(table, spaced_timesteps(spacing, steps, table), steps, spacing)
+        return _k_from_timesteps(table, timesteps, unit_variance=spacing == "leading")
     span = table.sigma_at(spaced_timesteps("linspace", steps, table))
     sigmas = RAMPS[spacing](float(span[0]), float(span[-1]), steps)
     timesteps = table.timestep_at(sigmas)
@@ -74,17 +78,11 @@ def ddpm_schedule(table: NoiseTable, steps: int, spacing: str, to_zero: bool = F
     `timestep - num_train_timesteps // steps` wherever the next one lies.
 
     Raises:
-        InputError: the spacing passes the last trained timestep (1000 steps with leading spacing and offset 1).
+        InputError: the spacing passes the last trained timestep.
     """
     if spacing == "distilled":
         return _whole_from_timesteps(table, distilled_timesteps(steps, table), to_zero)
-    timesteps = np.round(spaced_timesteps(spacing, steps, table))
-    last = table.num_train_timesteps - 1
-    if timesteps[0] > last:
-        raise InputError(
-            f"steps {steps}: {spacing} spacing with steps_offset {table.steps_offset} would start at timestep "
-            f"{timesteps[0]:.0f}, and the last one trained is {last}: use at most {steps - 1} steps or another sampler"
-        )
+    timesteps = np.round(_inside(table, spaced_timesteps(spacing, steps, table), steps, spacing))
     return _whole_from_timesteps(table, timesteps, to_zero)
 
 
@@ -98,11 +96,15 @@ def dpm_solver_schedule(table: NoiseTable, steps: int, spacing: str, to_zero: bo
 
     It lays out one point more than it uses and drops the last (except with trailing spacing). A ramp spans the
     whole table; what the model is told is rounded with Karras sigmas and cut to a whole number with exponential ones.
-    Without `to_zero` (DEISMultistepScheduler) it ends at the table's first sigma.
+    Without `to_zero` (DEISMultistepScheduler) it ends at the table's first sigma, or the ramp's last.
+
+    Raises:
+        InputError: the spacing passes the last trained timestep.
     """
     if spacing not in RAMPS:
         points = steps if spacing == "trailing" else steps + 1
-        return _whole_from_timesteps(table, np.round(spaced_timesteps(spacing, points, table))[:steps], to_zero)
+        timesteps = _inside(table, spaced_timesteps(spacing, points, table)[:steps], steps, spacing)
+        return _whole_from_timesteps(table, np.round(timesteps), to_zero)
     sigmas = RAMPS[spacing](float(table.sigmas[-1]), float(table.sigmas[0]), steps)
     timesteps = table.timestep_at(sigmas)
     # Cut, the first comes to 998 and not to 999: diffusers' float32 logarithm of sigma_max lies a last bit above it.
@@ -119,6 +121,17 @@ def _unit_variance_schedule(table: NoiseTable, sigmas: Array, timesteps: Array) 
     """Of a class that works in variance-preserving space: `final_scale` reads the latent there, at the last sigma."""
     first, last = float(sigmas[0]), float(sigmas[-1])
     return Schedule(tuple(sigmas.tolist()), tuple(timesteps.tolist()), hypot(1.0, first), 1.0 / hypot(1.0, last), table)
+
+
+def _inside(table: NoiseTable, timesteps: Array, steps: int, spacing: str) -> Array:
+    """The timesteps, if the model was trained on the first; 1000 steps with leading spacing and offset 1 pass it."""
+    last = table.num_train_timesteps - 1
+    if timesteps[0] > last:
+        raise InputError(
+            f"steps {steps}: {spacing} spacing with steps_offset {table.steps_offset} would start at timestep "
+            f"{timesteps[0]:.0f}, and the last one trained is {last}: use at most {steps - 1} steps or another spacing"
+        )
+    return timesteps
 
 
 K_DIFFUSION = Family(k_diffusion_schedule, _k_from_timesteps, _k_from_sigmas, whole_timesteps=False)
