@@ -15,7 +15,7 @@ check: $(VENV)/installed  ## lint, types, and the figures of the README
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/python -m latentrt.benchmarks.readme --check
 
 bench: $(VENV)/installed  ## measure, and write benchmarks/results/
-	$(BIN)/python -m latentrt.benchmarks.demo_model && $(BIN)/python -m latentrt.benchmarks.overhead && $(BIN)/python -m latentrt.benchmarks.footprint
+	$(BIN)/python -m latentrt.benchmarks.demo_model && $(BIN)/python -m latentrt.benchmarks.overhead && $(BIN)/python -m latentrt.benchmarks.sampler_parity && $(BIN)/python -m latentrt.benchmarks.footprint
 
 format: $(VENV)/installed  ## format the code and the README's tables
 	$(BIN)/ruff format . && $(BIN)/ruff check --fix . && $(BIN)/python -m latentrt.benchmarks.readme

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from latentrt.runtime.noise import NoiseSource
-from latentrt.runtime.samplers import SAMPLERS, prepare, sampler_with_eta
+from latentrt.runtime.samplers import SAMPLERS, get_sampler, prepare, sampler_with_eta
 from latentrt.runtime.schedule import Schedule
 
 from .machine import write_result
@@ -34,6 +34,7 @@ from .sampler_reference import (
 
 STEPS = (1, 2, 4, 10, 25, 50)
 SEED = 3
+FORMULAS = {"dpmpp_2s_ancestral": "k-diffusion's formula", "plms": "equations 9 and 11 of 2202.09778"}
 FEWEST = {"pndm_prk": 4}  # steps: below that the reference fails
 PROTOCOL = f"""Relative L2 difference of the final latent from the reference's, {SHAPE[0]} latents of 4x8x8, the largest
 over {", ".join(map(str, STEPS))} steps; data from a mixture of two Gaussians, whose denoiser is known in closed form
@@ -45,9 +46,29 @@ for plms the paper's."""
 def main() -> None:
     """Measure every sampler with every spacing it takes; write the result."""
     warnings.filterwarnings("ignore", message="__array__ implementation", category=DeprecationWarning)
-    figures = {name: {spacing: differences(name, spacing) for spacing in SAMPLERS[name].spacings} for name in SAMPLERS}
+    warnings.filterwarnings("ignore", message="Should have t", category=UserWarning)
+    figures = {name: facts(name) | {"difference": all_differences(name)} for name in SAMPLERS}
     print(json.dumps(figures, indent=2))
     write_result("sampler-parity", figures, " ".join(PROTOCOL.split()))
+
+
+def facts(name: str) -> dict[str, Any]:
+    """What it is compared with, and what ten steps ask and draw."""
+    reference = REFERENCES.get(name)
+    source, schedule = TorchNoise(SEED), prepare(name, TABLE, 10)
+    _, queries = drive(get_sampler(name).sample(start_noise(), schedule, source), closed_form_model())
+    changes = {} if reference is None else reference.changes
+    return {
+        "reference": FORMULAS[name] if reference is None else reference.scheduler_name,
+        "changes": ", ".join(f"{key}={value}" for key, value in changes.items()),
+        "questions of 10 steps": len(queries),
+        "draws of 10 steps": len(source.shapes),
+    }
+
+
+def all_differences(name: str) -> dict[str, dict[str, float]]:
+    """The differences by spacing."""
+    return {spacing: differences(name, spacing) for spacing in SAMPLERS[name].spacings}
 
 
 def differences(name: str, spacing: str) -> dict[str, float]:

@@ -110,6 +110,12 @@ class Reference:
     takes_generator: bool = False
     mends_gaps: bool = False  # see `_mend_gap`
 
+    @property
+    def scheduler_name(self) -> str:
+        """The class of diffusers."""
+        is_own = self.scheduler.__module__.startswith("diffusers.")
+        return str(self.scheduler.__name__ if is_own else f"{self.scheduler.__base__.__name__}, one sign mended")
+
     @cache  # noqa: B019 - the references are module constants; some constructors take a second
     def build(self, spacing: str | None = None) -> Any:
         """The one scheduler of SD 1.5's config with this spacing; None keeps the class's own."""
