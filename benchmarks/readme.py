@@ -1,4 +1,4 @@
-"""Render the result files into the README's marked blocks; `--check` fails when a block is not what they give."""
+"""Render the result files into the pages' marked blocks; `--check` fails when a block is not what they give."""
 
 from __future__ import annotations
 
@@ -14,23 +14,26 @@ from latentrt.engines.atomic import new_file
 
 from .machine import RESULTS
 
-README = Path(__file__).resolve().parents[1] / "README.md"
+ROOT = Path(__file__).resolve().parents[1]
+README = ROOT / "README.md"
+PAGES = (README, ROOT / "docs" / "samplers.md")
 _BLOCK = re.compile(r"(<!-- results: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def main() -> None:
-    """Rewrite the README, or check it."""
+    """Rewrite the pages, or check them."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if the README is out of date")
+    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if a page is out of date")
     check = parser.parse_args().check
-    text = README.read_text(encoding="utf-8")
-    rendered = render(text)
-    if rendered == text:
-        return
-    if check:
-        sys.exit("README.md does not show the figures of benchmarks/results: run 'make format'")
-    with new_file(README) as place:
-        place.write_text(rendered, encoding="utf-8")
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        rendered = render(text)
+        if rendered == text:
+            continue
+        if check:
+            sys.exit(f"{page.relative_to(ROOT)} does not show the figures of benchmarks/results: run 'make format'")
+        with new_file(page) as place:
+            place.write_text(rendered, encoding="utf-8")
 
 
 def render(text: str) -> str:
@@ -79,10 +82,32 @@ def _footprint(figures: dict[str, Any]) -> str:
     return _markdown(rows)
 
 
+def _sampler_parity(figures: dict[str, Any]) -> str:
+    rows: list[tuple[str, ...]] = [
+        ("sampler", "reference", "spacings", "questions", "draws", "1 or 2 steps", "4 steps and more")
+    ]
+    for name, found in figures.items():
+        by_steps = [(int(steps), value) for values in found["difference"].values() for steps, value in values.items()]
+        short, long = ([value for steps, value in by_steps if (steps < 4) == is_short] for is_short in (True, False))
+        changes = f" ({found['changes']})" if found["changes"] else ""
+        rows.append(
+            (
+                f"`{name}`",
+                f"{found['reference']}{changes}",
+                ", ".join(found["difference"]),
+                str(found["questions of 10 steps"]),
+                str(found["draws of 10 steps"]),
+                *(f"{max(values):.1e}" if values else "" for values in (short, long)),
+            )
+        )
+    return _markdown(rows)
+
+
 _TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "demo-model": _demo_model,
     "overhead": _overhead,
     "footprint": _footprint,
+    "sampler-parity": _sampler_parity,
 }
 
 

@@ -14,6 +14,7 @@ from latentrt.engines.distilled import guidance_embedding, guidance_width
 from latentrt.engines.engine import Engine
 from latentrt.engines.manifest import TIMESTEP_COND
 
+from .guidance import Guidance
 from .query import Query
 
 Prediction = Literal["epsilon", "v_prediction"]
@@ -23,12 +24,18 @@ Prediction = Literal["epsilon", "v_prediction"]
 class Conditioning:
     """What a request asks the model to draw: text embeddings (77 * k, width) float32 of one k, and how strongly.
 
-    Without `negative` a latent costs one row instead of two: there is no guidance, or the UNet is told the scale.
+    `negative` and `guidance` are given together. Without them, and where guidance does not act, a latent costs one row
+    instead of two. A UNet that guidance was distilled into is told `told_scale` instead.
     """
 
     positive: NDArray[np.float32]
     negative: NDArray[np.float32] | None = None
-    guidance_scale: float = 1.0
+    guidance: Guidance | None = None
+    told_scale: float = 1.0
+
+    def guidance_at(self, sigma: float) -> Guidance | None:
+        """The guidance, where it acts at this noise level."""
+        return self.guidance if self.guidance is not None and self.guidance.acts_at(sigma) else None
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +48,15 @@ class Question:
     @property
     def rows(self) -> int:
         """UNet rows that the answer costs."""
-        return len(self.query.x) * (1 if self.conditioning.negative is None else 2)
+        return len(self.query.x) * len(self.texts)
+
+    @property
+    def texts(self) -> list[NDArray[np.float32]]:
+        """The embeddings to ask with: the negative prompt's first, as diffusers orders them, where guidance acts."""
+        conditioning = self.conditioning
+        if conditioning.negative is None or conditioning.guidance_at(self.query.sigma) is None:
+            return [conditioning.positive]
+        return [conditioning.negative, conditioning.positive]
 
 
 class Denoiser:
@@ -80,7 +95,7 @@ class Denoiser:
 
     def _denoised(self, question: Question, output: NDArray[np.float32]) -> NDArray[np.float32]:
         x, sigma = question.query.x, question.query.sigma
-        predicted = _guided(output, question.conditioning)
+        predicted = _guided(output, question)
         if self._prediction == "epsilon":
             return x - np.float32(sigma) * predicted
         variance = sigma * sigma + 1.0  # v prediction: https://arxiv.org/abs/2202.00512, in variance-exploding terms
@@ -88,20 +103,19 @@ class Denoiser:
 
 
 def _rows(question: Question) -> tuple[NDArray[np.float32], ...]:
-    """A question as UNet rows: the negative prompt's first, as diffusers orders them."""
-    query, conditioning = question.query, question.conditioning
-    texts = [conditioning.positive] if conditioning.negative is None else [conditioning.negative, conditioning.positive]
+    """A question as UNet rows: latents, timesteps, texts, and the guidance scale that a distilled UNet is told."""
+    query, texts = question.query, question.texts
     images = len(query.x)
     scaled = query.x * np.float32(1.0 / math.sqrt(query.sigma**2 + 1.0))  # (n, 4, h, w), unit variance
     sample = np.concatenate([scaled] * len(texts)) if len(texts) > 1 else scaled
     timestep = np.full(len(sample), query.timestep, np.float32)
-    scale = np.full(len(sample), conditioning.guidance_scale, np.float32)
+    scale = np.full(len(sample), question.conditioning.told_scale, np.float32)
     return sample, timestep, np.repeat(np.stack(texts), images, axis=0), scale
 
 
-def _guided(output: NDArray[np.float32], conditioning: Conditioning) -> NDArray[np.float32]:
-    """Classifier-free guidance: https://arxiv.org/abs/2207.12598."""
-    if conditioning.negative is None:
+def _guided(output: NDArray[np.float32], question: Question) -> NDArray[np.float32]:
+    guidance = question.conditioning.guidance_at(question.query.sigma)
+    if guidance is None:
         return output
     negative, positive = np.split(output, 2)
-    return negative + np.float32(conditioning.guidance_scale) * (positive - negative)
+    return guidance.applied(negative, positive)

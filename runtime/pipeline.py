@@ -25,15 +25,16 @@ from latentrt.engines.manifest import SAFETY_CHECKER, TEXT_ENCODER, UNET, decode
 from latentrt.engines.version import __version__
 
 from .denoiser import Conditioning, Denoiser
+from .facts import request_facts
 from .loop import DenoisingLoop, Job, Step
 from .picture import check_finite, to_image
-from .prompt.encoder import EncodedPrompts, PromptEncoder, prompt_facts
+from .prompt.encoder import EncodedPrompts, PromptEncoder
 from .prompt.textual_inversion import read_textual_inversion
 from .prompt.token_table import TokenTable
 from .request import Plan, Request, plan
 from .safety import SafetyChecker, SafetyWarning, switched_off, verdict
-from .samplers import get_sampler
-from .seeds import noise_facts, open_noise, start_noise
+from .samplers import sampler_with_eta
+from .seeds import open_noise, start_noise
 from .tokenizer import ClipTokenizer
 
 MAX_ROWS = 8  # of one UNet call: four guided pictures at once
@@ -139,8 +140,8 @@ class Pipeline:
         self._prompts.new_tokens.add(embedding)
         return embedding.token
 
-    def generate(self, prompt: str, **options: Any) -> Result:
-        """Draw a prompt to the end; `options` are those of `Request`.
+    def generate(self, prompt: str | None = None, **options: Any) -> Result:
+        """Draw a prompt to the end, or unconditionally without one; `options` are those of `Request`.
 
         Raises:
             InputError: an option is out of range.
@@ -149,7 +150,7 @@ class Pipeline:
         """
         return self.stream(prompt, **options).result()
 
-    def stream(self, prompt: str, **options: Any) -> Stream:
+    def stream(self, prompt: str | None = None, **options: Any) -> Stream:
         """Draw a prompt step by step: iterate for each `Step`, then ask for `result()`."""
         return Stream(self, Request(prompt=prompt, **options))
 
@@ -160,13 +161,10 @@ class Pipeline:
         noise = open_noise(request, planned.latent_shape[0])
         start = start_noise(request, noise, planned.latent_shape) if request.latents is None else request.latents
         x = start * np.float32(schedule.init_scale)
-        sampling = get_sampler(request.sampler).sample(x, schedule, noise)
-        # a distilled UNet is told the scale: it needs no second row, and takes no negative prompt
-        guided = request.guided and guidance_width(self.bundle.component(UNET).inputs) is None
-        texts = self._prompts.encode(request, guided=guided)
+        sampling = sampler_with_eta(request.sampler, request.eta)(x, schedule, noise)
+        texts, conditioning = self._conditioning(request)
         for warning in texts.warnings:
             warnings.warn(warning, PromptWarning, stacklevel=4)
-        conditioning = Conditioning(texts.positive, texts.negative, request.guidance_scale)
         job = Job(sampling, conditioning, schedule.steps, np.float32(schedule.final_scale), on_step)
         self._loop.join(job)
         return Drawing(request, planned, texts, job)
@@ -238,6 +236,14 @@ class Pipeline:
         facts = self.bundle.manifest.safety_checker
         return None if facts is None else SafetyChecker(self._engine(SAFETY_CHECKER), self.bundle, facts)
 
+    def _conditioning(self, request: Request) -> tuple[EncodedPrompts, Conditioning]:
+        distilled = guidance_width(self.bundle.component(UNET).inputs) is not None
+        if distilled:  # it is told the scale: it needs no second row, and takes no negative prompt
+            texts = self._prompts.encode(request, guided=False)
+            return texts, Conditioning(texts.positive, told_scale=request.guidance_scale)
+        texts = self._prompts.encode(request, guided=request.guided)
+        return texts, Conditioning(texts.positive, texts.negative, request.guidance)
+
     def _facts(self, drawing: Drawing, index: int, flagged: list[bool] | None) -> dict[str, str]:
         request, planned = drawing.request, drawing.plan
         used = [UNET, TEXT_ENCODER, decoder_component(planned.decoder)]
@@ -245,16 +251,7 @@ class Pipeline:
         keys = " ".join(f"{component}={self._engine(component).key.id}" for component in used)
         facts = {"allow_unverified": "yes"} if self._allow_unverified else {}
         return facts | {
-            "prompt": request.prompt,
-            "negative_prompt": request.negative_prompt,
-            **noise_facts(request, index, request.num_images_per_prompt, given=request.latents is not None),
-            **prompt_facts(request, drawing.texts),
-            "image": f"{index + 1} of {request.num_images_per_prompt}",
-            "sampler": request.sampler + (" karras" if request.karras else ""),
-            "steps": str(request.num_inference_steps),
-            "guidance_scale": str(request.guidance_scale),
-            "size": f"{planned.width}x{planned.height}",
-            "decoder": planned.decoder,
+            **request_facts(request, planned, drawing.texts, index),
             "safety_checker": verdict(flagged, index, self.bundle.manifest.safety_checker is not None),
             "bundle": self.bundle.hash,
             "engine": f"{self._backend.name} {keys}",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from latentrt.engines.errors import InputError, unknown_name
 from latentrt.engines.manifest import UNET, Manifest
 
+from .guidance import Guidance, check_guidance
 from .prompt.options import PromptSyntax, check_prompt_options
-from .samplers import prepare
+from .samplers import prepare, sampler_with_eta
 from .schedule import NoiseTable, Schedule
 from .seeds import check_seeds
 from .tokenizer import check_text
@@ -27,8 +28,14 @@ MAX_IMAGES = 64
 class Request:
     """A picture request, in diffusers' words. `None` takes the bundle's default.
 
-    Guidance is on where `guidance_scale` is above 1, as in diffusers; each latent then costs two UNet rows. `latents`
-    is start noise of unit variance, (n, 4, height / 8, width / 8) float32, in place of what `seed` would draw.
+    Without a prompt the picture is unconditional and a latent costs one UNet row. With one, guidance is on where
+    `guidance_scale` is above 1, as in diffusers, and a latent costs two rows. `guidance_interval` (sigma_lo, sigma_hi)
+    keeps guidance to the questions with sigma_lo < sigma <= sigma_hi (2404.07724); the others cost one row.
+    `guidance_rescale` is phi of 2305.08891.
+
+    `spacing` None is that of diffusers' class; `timesteps` or `sigmas` say the path itself, and then
+    `num_inference_steps` is not used. `latents` is start noise of unit variance, (n, 4, height / 8, width / 8) float32,
+    in place of what `seed` would draw.
 
     `noise` is the device whose PyTorch stream is drawn: "cpu"; "cuda", a GPU with a thread for every element; or
     "cuda:rtx4090", "cuda:128x1536", a certain GPU. All images come from one stream, or with `seed_per_image` from
@@ -39,16 +46,21 @@ class Request:
     `clip_skip` leaves out as many of the text encoder's last layers.
     """
 
-    prompt: str
+    prompt: str | None = None
     negative_prompt: str = ""
     num_inference_steps: int = 20
     guidance_scale: float = 7.5
+    guidance_interval: tuple[float, float] | None = None
+    guidance_rescale: float = 0.0
     seed: int = 0
     width: int | None = None
     height: int | None = None
     num_images_per_prompt: int = 1
     sampler: str = "euler"
-    karras: bool = False
+    spacing: str | None = None
+    timesteps: Sequence[float] | None = None
+    sigmas: Sequence[float] | None = None
+    eta: float | None = None
     decoder: str | None = None
     latents: NDArray[np.float32] | None = None
     noise: str = "cpu"
@@ -62,7 +74,12 @@ class Request:
     @property
     def guided(self) -> bool:
         """Whether the negative prompt plays a part."""
-        return self.guidance_scale > 1.0
+        return self.prompt is not None and self.guidance_scale > 1.0
+
+    @property
+    def guidance(self) -> Guidance | None:
+        """How the negative prompt plays its part, where it does."""
+        return Guidance(self.guidance_scale, self.guidance_interval, self.guidance_rescale) if self.guided else None
 
 
 @dataclass(frozen=True)
@@ -83,13 +100,10 @@ def plan(request: Request, manifest: Manifest) -> Plan:
         InputError: names the argument, what it expects and what it got.
     """
     _check_draws_from_text(manifest)
-    for name in ("prompt", "negative_prompt"):
-        check_text(name, getattr(request, name))
+    _check_prompts(request)
     _check_count("num_inference_steps", request.num_inference_steps, MAX_STEPS)
     _check_count("num_images_per_prompt", request.num_images_per_prompt, MAX_IMAGES)
-    scale = request.guidance_scale
-    if isinstance(scale, bool) or not isinstance(scale, int | float) or not math.isfinite(scale) or scale < 0:
-        raise InputError(f"guidance_scale is a finite number, 0 or more; got {scale!r}")
+    check_guidance(request.guidance_scale, request.guidance_interval, request.guidance_rescale)
     check_seeds(request, request.num_images_per_prompt)
     check_prompt_options(request, manifest)
     decoder = manifest.default_decoder if request.decoder is None else request.decoder
@@ -103,7 +117,9 @@ def plan(request: Request, manifest: Manifest) -> Plan:
     if request.latents is not None:
         _check_latents(request.latents, shape)
     table = NoiseTable(facts.beta_start, facts.beta_end, facts.num_train_timesteps, facts.steps_offset)
-    schedule = prepare(request.sampler, table, request.num_inference_steps, request.karras)
+    path = {"timesteps": request.timesteps, "sigmas": request.sigmas}
+    schedule = prepare(request.sampler, table, request.num_inference_steps, request.spacing, **path)
+    sampler_with_eta(request.sampler, request.eta)
     return Plan(width, height, shape, decoder, schedule)
 
 
@@ -113,6 +129,16 @@ def _check_draws_from_text(manifest: Manifest) -> None:
         raise InputError(
             f"this bundle's UNet takes {channels} channels, as those for inpainting do, and latentrt draws from text "
             f"alone: use a bundle whose UNet takes {manifest.model.latent_channels}"
+        )
+
+
+def _check_prompts(request: Request) -> None:
+    if request.prompt is not None:
+        check_text("prompt", request.prompt)
+    check_text("negative_prompt", request.negative_prompt)
+    if request.prompt is None and request.negative_prompt:
+        raise InputError(
+            "negative_prompt guides away from a prompt, and there is none; give prompt='' to guide by it alone"
         )
 
 

@@ -58,7 +58,7 @@ def test_generate_writes_the_picture_that_the_pipeline_draws(demo_bundle: Path, 
     assert sorted(tmp_path.iterdir()) == files
     options = {"num_inference_steps": 2, "seed": 3, "num_images_per_prompt": 2, "width": 96}
     with Pipeline.open(demo_bundle) as pipe:
-        expected = pipe.generate(PROMPT, sampler="dpmpp_2m", karras=True, decoder="ft-ema", **options).images
+        expected = pipe.generate(PROMPT, sampler="dpmpp_2m", spacing="karras", decoder="ft-ema", **options).images
     for file, image in zip(files, expected, strict=True):
         np.testing.assert_array_equal(np.asarray(Image.open(file)), np.asarray(image))
 
@@ -110,7 +110,8 @@ def test_a_failed_check_has_exit_code_1(bundle: Path, capfd, monkeypatch: pytest
 # what is typed after "latentrt"; {bundle}, {tmp} and {checkpoint} are places -> what the one line must say
 BAD_WORDS: dict[str, tuple[list[str], str]] = {
     "no such command": (["generat"], "No such command"),
-    "nothing to draw": (["generate", "{bundle}"], "Missing argument"),
+    "nothing to draw from": (["generate"], "Missing argument"),
+    "negative prompt alone": (["generate", "{bundle}", "--negative-prompt", "x"], "give prompt='' to guide by it"),
     "a name too long": (["inspect", "{tmp}/" + "x" * 300], "File name too long"),
     "two lines in a name": (["inspect", "{tmp}/a\nb"], "does not exist"),
     "no such option": (["generate", "{bundle}", "x", "--stepz", "3"], "No such option"),
@@ -132,7 +133,13 @@ BAD_WORDS: dict[str, tuple[list[str], str]] = {
     ),
     "seed": (["generate", "{bundle}", "x", "--seed", str(2**64)], "seed: expected an integer from"),
     "too many pictures": (["generate", "{bundle}", "x", "-n", "1000"], "num_images_per_prompt"),
-    "karras": (["generate", "{bundle}", "x", "--sampler", "pndm", "--karras"], "takes no Karras schedule"),
+    "karras": (["generate", "{bundle}", "x", "--sampler", "pndm", "--karras"], "takes no karras spacing"),
+    "spacing": (["generate", "{bundle}", "x", "--spacing", "karas"], "did you mean 'karras'?"),
+    "two spacings": (["generate", "{bundle}", "x", "--spacing", "leading", "--karras"], "two spacings"),
+    "timesteps": (["generate", "{bundle}", "x", "--timesteps", "999,x"], "--timesteps is a list of numbers"),
+    "sigmas": (["generate", "{bundle}", "x", "--sigmas", "1,2"], "each below the one before"),
+    "eta": (["generate", "{bundle}", "x", "--eta", "1"], "takes no eta; these do: ddim, tcd"),
+    "guidance interval": (["generate", "{bundle}", "x", "--guidance-interval", "3"], "guidance_interval is two noise"),
     "lone surrogate": (["generate", "{bundle}", "half \ud800"], "surrogate"),
     "output folder": (["generate", "{bundle}", "x", "-o", "{tmp}/no/out.png"], "does not exist"),
     "output is a folder": (["generate", "{bundle}", "x", "-o", "{tmp}/folder.png"], "is not a plain file"),
@@ -195,6 +202,21 @@ def test_inspect_checks_files_that_drawing_does_not_need(bundle: Path, capfd) ->
     flip_a_bit(bundle / "golden/unet.safetensors")
     assert run(["inspect", str(bundle)]) == 2
     assert_one_line(capfd, "golden/unet.safetensors is altered")
+
+
+def test_generate_takes_a_path_and_guidance_and_no_prompt(demo_bundle: Path, tmp_path: Path) -> None:
+    shared = {"seed": 3, "sampler": "ddim", "timesteps": [999, 500], "eta": 0.5}
+    words = ["--seed", "3", "--sampler", "ddim", "--timesteps", "999,500", "--eta", "0.5"]
+    guided = ["--guidance-interval", "0.5,20", "--guidance-rescale", "0.7"]
+    assert run(["generate", str(demo_bundle), PROMPT, *words, *guided, "-o", str(tmp_path / "guided.png")]) == 0
+    assert run(["generate", str(demo_bundle), *words, "-o", str(tmp_path / "free.png")]) == 0
+    with Pipeline.open(demo_bundle) as pipe:
+        expected = {
+            "guided": pipe.generate(PROMPT, guidance_interval=(0.5, 20), guidance_rescale=0.7, **shared),
+            "free": pipe.generate(**shared),
+        }
+    for name, result in expected.items():
+        np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / f"{name}.png")), np.asarray(result.images[0]))
 
 
 def test_an_empty_prompt_is_allowed(demo_bundle: Path, tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ class PromptEncoder:
             InputError: not text, or weights that cannot be read.
             EngineError: the text encoder failed.
         """
-        texts = [prompts.prompt, prompts.negative_prompt] if guided else [prompts.prompt]
+        texts = [prompts.prompt or "", *([prompts.negative_prompt] if guided else [])]
         read = [self._chunks(text, prompts) for text in texts]
         count = max(len(chunks) for chunks, _ in read)
         padded = [[*chunks, *[()] * (count - len(chunks))] for chunks, _ in read]

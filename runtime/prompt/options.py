@@ -19,8 +19,8 @@ class Prompts(Protocol):
     """The fields of a request that decide what the UNet is conditioned on."""
 
     @property
-    def prompt(self) -> str:
-        """What to draw."""
+    def prompt(self) -> str | None:
+        """What to draw; None is nothing in particular."""
 
     @property
     def negative_prompt(self) -> str:
@@ -53,7 +53,7 @@ def check_prompt_options(prompts: Prompts, manifest: Manifest) -> None:
         layers = int(outputs[HIDDEN_STATES].shape[1]) if HIDDEN_STATES in outputs else 0
         _check_count("clip_skip", prompts.clip_skip, 0, layers)
     if prompts.prompt_syntax == "weighted":
-        parse_weights(prompts.prompt)
+        parse_weights(prompts.prompt or "")
         parse_weights(prompts.negative_prompt)
 
 

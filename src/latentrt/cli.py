@@ -182,14 +182,35 @@ def verify(
 @app.command()
 def generate(
     bundle: BundleArgument,
-    prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="What to draw; may be empty.", show_default=False)],
+    prompt: Annotated[
+        str | None, typer.Argument(metavar="[PROMPT]", help="What to draw; without it, anything.", show_default=False)
+    ] = None,
     negative_prompt: Annotated[str, typer.Option(help="What not to draw.")] = "",
     steps: Annotated[int, typer.Option(help="Denoising steps.")] = 20,
     guidance_scale: Annotated[float, typer.Option(help="Strength of the prompt; 1 or less turns guidance off.")] = 7.5,
+    guidance_interval: Annotated[
+        str | None, typer.Option(metavar="LO,HI", help="Noise levels (sigmas) that guidance is kept to.")
+    ] = None,
+    guidance_rescale: Annotated[
+        float, typer.Option(help="Share of the contrast that guidance may not add, 0 to 1.")
+    ] = 0,
     seed: Annotated[int, typer.Option(help="Seed of PyTorch's noise stream.")] = 0,
     width: Annotated[int | None, typer.Option(help="Pixels; the model's own size if not given.")] = None,
     height: Annotated[int | None, typer.Option(help="Pixels; the model's own size if not given.")] = None,
     images: Annotated[int, typer.Option("-n", "--num-images", help="Pictures to draw, all from one noise stream.")] = 1,
+    sampler: Annotated[str, typer.Option(help="How to step; docs/samplers.md lists them.")] = "euler",
+    spacing: Annotated[
+        str | None,
+        typer.Option(help="leading, trailing, linspace, karras or exponential; the sampler's own if not given."),
+    ] = None,
+    karras: Annotated[bool, typer.Option("--karras", help="The same as --spacing karras.")] = False,
+    timesteps: Annotated[
+        str | None, typer.Option(metavar="T,T,...", help="The timesteps to step through, in place of --steps.")
+    ] = None,
+    sigmas: Annotated[
+        str | None, typer.Option(metavar="S,S,...,0", help="The noise levels to step through, in place of --steps.")
+    ] = None,
+    eta: Annotated[float | None, typer.Option(help="Share of noise, 0 to 1 (ddim and tcd).")] = None,
     noise: Annotated[
         str, typer.Option(help="PyTorch's stream on cpu, cuda, or a certain GPU: cuda:rtx4090, cuda:128x1536.")
     ] = "cpu",
@@ -210,8 +231,6 @@ def generate(
         list[str] | None,
         typer.Option(metavar="[TOKEN=]FILE", help="A textual inversion (.safetensors); may be given again."),
     ] = None,
-    sampler: Annotated[str, typer.Option(help="euler, euler_ancestral, ddim, pndm or dpmpp_2m.")] = "euler",
-    karras: Annotated[bool, typer.Option("--karras", help="Karras noise levels (euler and dpmpp_2m).")] = False,
     decoder: Annotated[str | None, typer.Option(help="A decoder of the bundle.")] = None,
     safety_checker: Annotated[
         bool, typer.Option("--safety-checker/--no-safety-checker", help="Check pictures, where the bundle can.")
@@ -223,7 +242,7 @@ def generate(
     ),
 ) -> None:
     """Draw a prompt. With -n above 1 the files are numbered: out-1.png, out-2.png, ..."""
-    from .commands.generate import Switches, generate_command
+    from .commands.generate import Switches, chosen_spacing, generate_command, numbers
     from .runtime.request import Request
 
     request = Request(
@@ -231,12 +250,17 @@ def generate(
         negative_prompt=negative_prompt,
         num_inference_steps=steps,
         guidance_scale=guidance_scale,
+        guidance_interval=numbers("--guidance-interval", guidance_interval),  # type: ignore[arg-type] # `plan` checks it
+        guidance_rescale=guidance_rescale,
         seed=seed,
         width=width,
         height=height,
         num_images_per_prompt=images,
         sampler=sampler,
-        karras=karras,
+        spacing=chosen_spacing(spacing, karras),
+        timesteps=numbers("--timesteps", timesteps),
+        sigmas=numbers("--sigmas", sigmas),
+        eta=eta,
         decoder=decoder,
         noise=noise,
         seed_per_image=seed_per_image,

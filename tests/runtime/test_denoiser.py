@@ -14,6 +14,7 @@ from latentrt.engines.key import EngineKey
 from latentrt.engines.manifest import TIMESTEP_COND, UNET, Component
 from latentrt.engines.tensor import TensorSpec
 from latentrt.runtime.denoiser import Conditioning, Denoiser, Question
+from latentrt.runtime.guidance import Guidance
 from latentrt.runtime.query import Query
 
 IMAGE = ("rows", 4, "height", "width")
@@ -66,7 +67,7 @@ def test_questions_at_different_steps_get_their_own_clean_latents(prediction: st
     questions = [
         question(0.5, 9.0, 900.0),
         question(-1.0, 1.5, 500.0, n=3),
-        question(2.0, 0.1, 20.0, negative=negative, guidance_scale=3.0),
+        question(2.0, 0.1, 20.0, negative=negative, guidance=Guidance(3.0)),
     ]
     answers = Denoiser(model, prediction, max_rows=8).answer(questions)  # type: ignore[arg-type]
     assert model.rows == [6]  # 1 + 3 + 2: guidance costs the row it needs, and no more
@@ -102,10 +103,29 @@ class Distilled(KnownModel):
 def test_a_distilled_unet_is_told_each_rows_scale_and_costs_one_row() -> None:
     model = Distilled()
     scales = [1.0, 8.0, 3.5]
-    asked = [question(0.5, 1.5, 500.0, n=n + 1, guidance_scale=scale) for n, scale in enumerate(scales)]
+    asked = [question(0.5, 1.5, 500.0, n=n + 1, told_scale=scale) for n, scale in enumerate(scales)]
     answers = Denoiser(model, "epsilon", max_rows=4).answer(asked)
     assert model.rows == [4, 2]
     expected = guidance_embedding(np.repeat(np.float32(scales), [1, 2, 3]), 256)
     np.testing.assert_array_equal(np.concatenate(model.told), expected)
     for answer in answers:
         np.testing.assert_allclose(answer, 0.5, atol=1e-5)
+
+
+def test_guidance_costs_a_row_where_it_acts_alone() -> None:
+    """At sigmas above the interval's low end and up to its high end, and never with a scale of 1."""
+    model = KnownModel("epsilon", {900.0: 9.0, 500.0: 1.5, 20.0: 0.1})
+    negative, sigmas = np.zeros((77, 8), np.float32), {900.0: 9.0, 500.0: 1.5, 20.0: 0.1}
+    for guidance, rows in (
+        (Guidance(3.0), [2, 2, 2]),
+        (Guidance(1.0), [1, 1, 1]),
+        (Guidance(3.0, interval=(0.1, 9.0)), [2, 2, 1]),
+        (Guidance(3.0, interval=(1.0, 5.0)), [1, 2, 1]),
+        (Guidance(3.0, interval=(9.0, math.inf)), [1, 1, 1]),
+    ):
+        asked = [question(0.5, sigma, t, negative=negative, guidance=guidance) for t, sigma in sigmas.items()]
+        assert [each.rows for each in asked] == rows
+        answers = Denoiser(model, "epsilon", max_rows=8).answer(asked)
+        assert model.rows.pop() == sum(rows)
+        for answer, row_count in zip(answers, rows, strict=True):
+            np.testing.assert_allclose(answer, 1.5 if row_count == 2 else 0.5, atol=2e-5)  # 0 + 3 * 0.5

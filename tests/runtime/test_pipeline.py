@@ -25,7 +25,12 @@ REQUESTS = [
     (0, Request(prompt="a white star", num_inference_steps=4, guidance_scale=1.0, seed=2, sampler="ddim")),
     (2, Request(prompt="a green cross", num_inference_steps=6, guidance_scale=3.0, seed=3, sampler="euler_ancestral")),
     (3, Request(prompt="", num_inference_steps=5, seed=4, sampler="pndm", num_images_per_prompt=2)),
-    (5, Request(prompt="a small square", num_inference_steps=7, seed=5, sampler="dpmpp_2m", karras=True, width=96)),
+    (3, Request(num_inference_steps=4, seed=6, sampler="heun")),
+    (4, Request(prompt="a star", num_inference_steps=5, seed=7, sampler="dpmpp_sde", guidance_interval=(0.3, 5.0))),
+    (
+        5,
+        Request(prompt="a small square", num_inference_steps=7, seed=5, sampler="dpmpp_2m", spacing="karras", width=96),
+    ),
 ]
 
 
@@ -174,7 +179,12 @@ def test_nan_is_an_error_and_never_a_black_picture() -> None:
         ({"seed": 1.5}, "seed"),
         ({"num_images_per_prompt": 0}, "num_images_per_prompt"),
         ({"sampler": "eulr"}, "did you mean 'euler'"),
-        ({"sampler": "ddim", "karras": True}, "takes no Karras"),
+        ({"sampler": "ddim", "spacing": "karras"}, "takes no karras spacing"),
+        ({"sampler": "euler", "eta": 0.5}, "takes no eta; these do: ddim, tcd"),
+        ({"sampler": "pndm", "sigmas": [14, 0]}, "takes no list of sigmas"),
+        ({"timesteps": [10, 20]}, "each below the one before"),
+        ({"guidance_interval": (5, 1)}, "guidance_interval is two noise levels"),
+        ({"guidance_rescale": -1}, "guidance_rescale is a number from 0 to 1"),
         ({"decoder": "ft-mes"}, "did you mean 'ft-mse'"),
         ({"latents": np.zeros((1, 4, 8, 8), np.float32)}, "latents are start noise, float32"),
         ({"latents": np.full((1, 4, 16, 16), np.inf, np.float32)}, "NaN or infinity"),
@@ -185,6 +195,62 @@ def test_nan_is_an_error_and_never_a_black_picture() -> None:
 def test_bad_options_are_named(pipeline: Pipeline, options: dict[str, object], words: str) -> None:
     with pytest.raises(InputError, match=words):
         pipeline.generate("a red star", **options)
+
+
+@pytest.fixture
+def rows(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The rows of each UNet call from now on."""
+    counts: list[int] = []
+    engine, unet = type(pipeline._engine("unet")), pipeline._engine("unet")
+    run = engine.run
+
+    def counted(self: object, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        if self is unet:
+            counts.append(len(feeds["sample"]))
+        return run(self, feeds)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(engine, "run", counted)
+    return counts
+
+
+def test_without_a_prompt_the_picture_is_unconditional_and_costs_one_row(pipeline: Pipeline, rows: list[int]) -> None:
+    nothing = pipeline.generate(num_inference_steps=3, seed=4)
+    assert rows == [1, 1, 1]
+    assert nothing.facts[0]["unconditional"] == "yes"
+    assert not {"prompt", "negative_prompt", "guidance_scale"} & nothing.facts[0].keys()
+    empty = pipeline.generate("", num_inference_steps=3, seed=4, guidance_scale=1.0)
+    np.testing.assert_array_equal(nothing.latents, empty.latents)
+    with pytest.raises(InputError, match="give prompt='' to guide by it alone"):
+        pipeline.generate(negative_prompt="green")
+
+
+def test_guidance_outside_of_its_interval_costs_one_row(pipeline: Pipeline, rows: list[int]) -> None:
+    stream = pipeline.stream("a red star", num_inference_steps=6, guidance_interval=(0.5, 5.0), guidance_rescale=0.7)
+    sigmas = [step.sigma for step in stream]
+    assert rows == [2 if 0.5 < sigma <= 5.0 else 1 for sigma in sigmas]
+    assert {1, 2} == set(rows)
+    facts = stream.result().facts[0]
+    assert facts["guidance_interval"] == "0.5,5.0"
+    assert facts["guidance_rescale"] == "0.7"
+
+
+def test_an_interval_of_everything_is_plain_guidance(pipeline: Pipeline) -> None:
+    options = {"num_inference_steps": 3, "seed": 2, "sampler": "heun"}
+    plain = pipeline.generate("a red star", **options)
+    wide = pipeline.generate("a red star", guidance_interval=(0.0, float("inf")), **options)
+    np.testing.assert_array_equal(plain.latents, wide.latents)
+    none = pipeline.generate("a red star", guidance_interval=(100.0, 200.0), **options)
+    off = pipeline.generate("a red star", guidance_scale=1.0, **options)
+    np.testing.assert_array_equal(none.latents, off.latents)
+
+
+def test_a_listed_path_sets_the_number_of_steps(pipeline: Pipeline) -> None:
+    stream = pipeline.stream("a red star", timesteps=[999, 700, 300], sampler="ddim", eta=0.5)
+    assert [(step.index, step.total) for step in stream] == [(0, 3), (1, 3), (2, 3)]
+    facts = stream.result().facts[0]
+    assert (facts["steps"], facts["timesteps"], facts["eta"]) == ("3", "999,700,300", "0.5")
+    listed = pipeline.generate("a red star", sigmas=(14.0, 3.0, 0.5, 0.0))
+    assert listed.facts[0]["sigmas"] == "14.0,3.0,0.5,0.0"
 
 
 def test_a_bundle_without_a_decoder_is_named(demo_bundle: Path, tmp_path: Path) -> None:

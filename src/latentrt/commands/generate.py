@@ -45,7 +45,7 @@ def generate_command(
     """
     if output.suffix.lower() != ".png":
         raise InputError(f"cannot write {output}: pictures are PNG files; give a name that ends in .png")
-    plan(request, Bundle.open(path).manifest)  # before engines are opened, which may take seconds
+    planned = plan(request, Bundle.open(path).manifest)  # before engines are opened, which may take seconds
     names = _file_names(output, request.num_images_per_prompt)
     with ExitStack() as stack:
         places = [stack.enter_context(new_file(name)) for name in names]
@@ -60,7 +60,7 @@ def generate_command(
         pipeline = stack.enter_context(opened)
         for word in embeddings:
             _load(pipeline, word)
-        result = _draw(console, Stream(pipeline, request), request.num_inference_steps)
+        result = _draw(console, Stream(pipeline, request), planned.schedule.steps)
         for place, image in zip(places, result.images, strict=True):
             place.write_bytes(png_bytes(image))
     for name, flagged in zip(names, result.flagged or [False] * len(names), strict=True):
@@ -75,6 +75,21 @@ def _load(pipeline: Pipeline, word: str) -> None:
         pipeline.load_textual_inversion(word)
     else:
         pipeline.load_textual_inversion(path, token)
+
+
+def numbers(option: str, words: str | None) -> tuple[float, ...] | None:
+    """The numbers of an option such as `--timesteps 999,749,499`."""
+    try:
+        return None if words is None else tuple(float(word) for word in words.split(","))
+    except ValueError:
+        raise InputError(f"{option} is a list of numbers with commas between; got {words!r}") from None
+
+
+def chosen_spacing(spacing: str | None, karras: bool) -> str | None:
+    """`--karras` is short for `--spacing karras`."""
+    if karras and spacing not in {None, "karras"}:
+        raise InputError(f"--karras and --spacing {spacing} are two spacings; give one of them")
+    return "karras" if karras else spacing
 
 
 def _file_names(output: Path, count: int) -> list[Path]:
