@@ -183,7 +183,7 @@ def verify(
 def generate(
     bundle: BundleArgument,
     prompt: Annotated[
-        str | None, typer.Argument(metavar="[PROMPT]", help="What to draw; without it, anything.", show_default=False)
+        str | None, typer.Argument(metavar="PROMPT", help="What to draw; without it, anything.", show_default=False)
     ] = None,
     negative_prompt: Annotated[str, typer.Option(help="What not to draw.")] = "",
     steps: Annotated[int, typer.Option(help="Denoising steps.")] = 20,

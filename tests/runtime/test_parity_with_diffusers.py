@@ -64,7 +64,7 @@ def draw(
         return reference(PROMPT, generator=generator, output_type=output, height=128, **options).images
 
 
-OPTIONS = {"num_inference_steps": 5, "guidance_scale": 7.5, "negative_prompt": NEGATIVE, "seed": 3, "width": 128}
+OPTIONS = {"num_inference_steps": 4, "guidance_scale": 7.5, "negative_prompt": NEGATIVE, "seed": 3, "width": 128}
 
 
 @pytest.mark.parametrize(

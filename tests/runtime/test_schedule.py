@@ -138,6 +138,14 @@ def test_exponential(name, steps):
     np.testing.assert_allclose(schedule.timesteps, timesteps, rtol=0, atol=EXPONENTIAL[name])
 
 
+def test_one_cut_that_falls_on_the_other_side():
+    """A timestep within float32's error of a whole number: in 4 of 999 step counts, one of so many steps."""
+    schedule, theirs = prepare("dpmpp_2m", TABLE, 569, "exponential"), REFERENCES["dpmpp_2m"].build("exponential")
+    theirs.set_timesteps(569)
+    apart = np.array(theirs.timesteps.tolist()) - np.array(schedule.timesteps)
+    assert apart[np.nonzero(apart)].tolist() == [1.0]
+
+
 @pytest.mark.parametrize("steps", STEPS)
 def test_karras_timesteps_of_dpm2_are_whole(steps):
     schedule, theirs = prepare("dpm2", TABLE, steps, "karras"), REFERENCES["dpm2"].build("karras")
