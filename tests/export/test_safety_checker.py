@@ -204,6 +204,7 @@ def _with_threshold(bundle: Path, threshold: float) -> None:
     (bundle / "bundle.json").write_text(json.dumps(content))
 
 
+@pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning")
 def test_flags_and_replaces_what_diffusers_pipeline_does(
     tiny_bundle: Bundle, tiny_reference: StableDiffusionPipeline, tmp_path: Path
 ) -> None:

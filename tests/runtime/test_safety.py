@@ -355,3 +355,14 @@ def test_openrail_asks_for_what_an_export_lacks(graft: Grafted, checked: bool) -
         checked:
     ]
     assert list(missing_protection(manifest)) == []
+
+
+def test_a_network_for_pictures_of_another_size_is_refused(graft: Grafted) -> None:
+    bundle = graft()
+    content = json.loads((bundle / "bundle.json").read_bytes())
+    content["safety_checker"]["image_size"] = 336
+    (bundle / "bundle.json").write_text(json.dumps(content))
+    with pytest.raises(
+        BundleError, match=r"takes pixel_values .*224, 224\); expected one input of \(rows, 3, 336, 336\)"
+    ):
+        Bundle.open(bundle)
