@@ -51,7 +51,7 @@ def _checkpoint(folder: Path, unet: UNet2DConditionModel, guidance_key: str = "t
     file = folder / "demo.safetensors"
     tensors = without_averages(load_file(file))
     named = {key.replace("time_embed.cond_proj.weight", guidance_key): tensor for key, tensor in tensors.items()}
-    save_file(named, file, metadata={METADATA_KEY: msgspec.json.encode(FACTS).decode()})
+    save_file(named, file, metadata={METADATA_KEY: msgspec.json.encode(FACTS | {"default_size": 32}).decode()})
     return file
 
 
