@@ -64,9 +64,11 @@ def _replay(pipeline: Pipeline, trajectory: Trajectory, precision: Precision) ->
 def _picture(
     pipeline: Pipeline, trajectory: Trajectory, latents: NDArray[np.float32], part: str, limit: Threshold | None
 ) -> Check:
-    """The decoded picture as it is shown, between black and white; NaN stays NaN."""
-    drawn, expected = (np.clip(image, -1, 1) for image in (pipeline.decode(latents), trajectory.image))
-    return judge(part, "picture", "image", "PyTorch", drawn, expected, limit, data_range=PICTURE_RANGE)
+    """The decoded picture as it is shown, between black and white; NaN and infinity stay what they are."""
+    drawn = pipeline.decode(latents)
+    shown = np.where(np.isfinite(drawn), np.clip(drawn, -1, 1), drawn)
+    expected = np.clip(trajectory.image, -1, 1)
+    return judge(part, "picture", "image", "PyTorch", shown, expected, limit, data_range=PICTURE_RANGE)
 
 
 def _latents(pipeline: Pipeline, trajectory: Trajectory) -> list[NDArray[np.float32]]:
