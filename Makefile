@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check bench format train-demo clean
+.PHONY: demo test test-full check bench bench-export format train-demo clean
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/installed  ## export, build and generate the demo pictures
@@ -11,11 +11,17 @@ demo: $(VENV)/installed  ## export, build and generate the demo pictures
 test: $(VENV)/installed  ## the whole test suite
 	$(BIN)/python -m pytest
 
+test-full: $(VENV)/installed  ## the tests that need 9 GB of memory, 20 GB of disk and half an hour
+	$(BIN)/python -m pytest -m full
+
 check: $(VENV)/installed  ## lint, types, and the figures of the README
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/python -m latentrt.benchmarks.readme --check
 
 bench: $(VENV)/installed  ## measure, and write benchmarks/results/
 	$(BIN)/python -m latentrt.benchmarks.demo_model && $(BIN)/python -m latentrt.benchmarks.overhead && $(BIN)/python -m latentrt.benchmarks.footprint
+
+bench-export: $(VENV)/installed  ## measure exports of SD 1.5's true size, form by form: 20 GB of disk, half an hour
+	$(BIN)/python -m latentrt.benchmarks.export_full
 
 format: $(VENV)/installed  ## format the code and the README's tables
 	$(BIN)/ruff format . && $(BIN)/ruff check --fix . && $(BIN)/python -m latentrt.benchmarks.readme

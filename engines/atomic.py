@@ -35,7 +35,7 @@ def new_file(target: Path, *, overwrite: bool = True) -> Iterator[Path]:
     """
     _check(target, overwrite, replaces="file")
     beside = _beside(target)
-    with _named_errors(target, beside):
+    with named_errors(target, beside):
         try:
             yield beside
             beside.replace(target)
@@ -55,7 +55,7 @@ def new_folder(target: Path, *, overwrite: bool = False) -> Iterator[Path]:
     """
     _check(target, overwrite, replaces="folder")
     beside = _beside(target)
-    with _named_errors(target, beside):
+    with named_errors(target, beside):
         try:
             beside.mkdir()
             yield beside
@@ -100,7 +100,7 @@ def _beside(target: Path) -> Path:
 
 
 @contextmanager
-def _named_errors(target: Path, beside: Path) -> Iterator[None]:
+def named_errors(target: Path, beside: Path) -> Iterator[None]:
     """Turn the system's errors of writing into one that names `target`; those of other files pass unchanged."""
     try:
         yield

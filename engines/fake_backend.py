@@ -15,7 +15,7 @@ from .bundle import Bundle
 from .engine import Engine
 from .errors import EngineError
 from .key import EngineKey, component_key
-from .manifest import TEXT_ENCODER, UNET, VAE_ENCODER, Component
+from .manifest import TEXT_ENCODER, TIMESTEP_COND, UNET, Component, is_encoder
 from .tensor import Feeds, check_feeds, resolve_shape
 
 
@@ -35,7 +35,7 @@ class FakeEngine(Engine):
         bound = check_feeds(self.name, self.inputs, feeds)
         self.rows.append(bound["rows"])
         shapes = {spec.name: resolve_shape(spec.shape, bound) for spec in self.outputs}
-        answer = {TEXT_ENCODER: _embed, UNET: _predict, VAE_ENCODER: _encode}.get(self.name, _decode)
+        answer = _encode if is_encoder(self.name) else {TEXT_ENCODER: _embed, UNET: _predict}.get(self.name, _decode)
         return answer(feeds, shapes)
 
 
@@ -51,7 +51,8 @@ def _predict(feeds: Feeds, shapes: dict[str, tuple[int, ...]]) -> dict[str, NDAr
     [name] = shapes
     x, t = feeds["sample"], feeds["timestep"][:, None, None, None]
     text = feeds["encoder_hidden_states"].mean(axis=(1, 2))[:, None, None, None]
-    return {name: np.tanh(x * np.float32(0.9) + text + t * np.float32(1e-4))}
+    told = feeds[TIMESTEP_COND].mean(axis=1)[:, None, None, None] if TIMESTEP_COND in feeds else np.float32(0)
+    return {name: np.tanh(x * np.float32(0.9) + text + told + t * np.float32(1e-4))}
 
 
 def _encode(feeds: Feeds, shapes: dict[str, tuple[int, ...]]) -> dict[str, NDArray[Any]]:
@@ -84,7 +85,7 @@ class FakeBackend:
         raise EngineError(f"the fake engine of {component} is not compiled: nothing to build in {folder}")
 
     def open(self, bundle: Bundle, component: str, folder: Path | None) -> Engine:  # noqa: ARG002
-        if len(bundle.component(component).outputs) > (2 if component.startswith(VAE_ENCODER) else 1):
+        if len(bundle.component(component).outputs) > (2 if is_encoder(component) else 1):
             raise EngineError(f"the fake engine of {component} has no graph: there is no tensor inside it to look at")
         return FakeEngine(component, bundle.component(component), self.key(bundle, component))
 

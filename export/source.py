@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from diffusers import UNet2DConditionModel
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from latentrt.engines.errors import CheckpointError, InputError
-from latentrt.engines.manifest import OWN_DECODER, ModelFacts, SchedulerFacts, is_decoder_name
+from latentrt.engines.manifest import OWN_DECODER, ModelFacts, SchedulerFacts, encoder_component, is_decoder_name
 
 from . import diffusers_folder as folder_form
 from .architecture import (
@@ -34,6 +35,7 @@ from .stored import StoredNetwork
 from .vae import StoredVae, find_vae, shares_encoder, stored_vae
 from .vocabulary import MAX_TOKENS, clip_tokenizer
 
+NOTE = "note."  # the provenance that a user is told at once
 LICENCE_FILES = ("LICENSE-MODEL", "USE_RESTRICTIONS", "NOTICE")
 MODEL_CARD = "MODEL_CARD"  # carried where it is there, not missed where it is not
 _TEXT_SUFFIXES = ("", ".md", ".txt")
@@ -128,7 +130,7 @@ def _folder(
     unet = folder_form.stored_unet(path / "unet", variant)
     own = folder_form.stored_vae(path / "vae", variant)
     files = {**text_encoder.files, **unet.files, **own.files}
-    if variant is not None and not any(f".{variant}." in name for name in files):
+    if variant is not None and not any(f".{variant}" in name for name in files):
         raise InputError(f"--variant {variant}: {path} has no such files; it has {', '.join(sorted(files))}")
     provenance = {"source": path.absolute().name, "source.sha256": _combined(files), "weights": "as stored"}
     return _assemble(
@@ -146,8 +148,16 @@ def _folder(
             default_size=int(unet.config["sample_size"]) * VAE_SCALE_FACTOR,
             licence=SD_LICENCE,
         ),
-        provenance=provenance | {"source.files": ", ".join(sorted(files))},
+        provenance=provenance | {"source.files": ", ".join(sorted(files))} | _variant_note(files, variant),
     )
+
+
+def _variant_note(files: Mapping[str, str], variant: str | None) -> dict[str, str]:
+    """Which files were taken where they are not the plain ones and nobody asked for them."""
+    found = sorted(name for name in files if re.search(r"model\.(?!safetensors|bin)[\w-]+\.", name))
+    if not found or variant is not None:
+        return {}
+    return {f"{NOTE}variant": f"only a variant is there, and was taken: {', '.join(found)}"}
 
 
 def _combined(files: Mapping[str, str]) -> str:
@@ -176,9 +186,9 @@ def _assemble(
     all_vaes, encoders = {OWN_DECODER: own}, []
     for name, path in vaes.items():
         all_vaes[name] = vae = find_vae(path, facts)
-        provenance |= vae_provenance(name, vae)
-        if not shares_encoder(vae, own, f"--vae {name}={path}"):
-            encoders.append(name)
+        own_encoder = not shares_encoder(vae, own, f"--vae {name}={path}")
+        encoders += [name] if own_encoder else []
+        provenance |= vae_provenance(name, vae, own_encoder=own_encoder)
     return SourceModel(
         text_encoder=text_encoder,
         unet=unet,
@@ -213,10 +223,15 @@ def _model_facts(unet: Mapping[str, Any], vae: Mapping[str, Any], prediction: Pr
     )
 
 
-def vae_provenance(name: str, vae: StoredVae) -> dict[str, str]:
-    """Where a further decoder came from."""
+def vae_provenance(name: str, vae: StoredVae, *, own_encoder: bool) -> dict[str, str]:
+    """Where a further decoder came from, and a note where its encoder is not the checkpoint's."""
     (file, sha256), *_ = vae.files.items()
-    return {f"vae.{name}": file, f"vae.{name}.sha256": sha256} | _ignored(f"vae.{name}", vae.ignored)
+    note = f"the encoder of {name} is not the checkpoint's own: it is in the bundle as {encoder_component(name)}"
+    return (
+        {f"vae.{name}": file, f"vae.{name}.sha256": sha256}
+        | _ignored(f"vae.{name}", vae.ignored)
+        | ({f"{NOTE}vae.{name}": note} if own_encoder else {})
+    )
 
 
 def _ignored(prefix: str, counts: Mapping[str, int]) -> dict[str, str]:

@@ -10,7 +10,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from latentrt.engines.distilled import guidance_embedding, guidance_width
 from latentrt.engines.engine import Engine
+from latentrt.engines.manifest import TIMESTEP_COND
 
 from .query import Query
 
@@ -21,7 +23,7 @@ Prediction = Literal["epsilon", "v_prediction"]
 class Conditioning:
     """What a request asks the model to draw: text embeddings (77, width) float32, and how strongly.
 
-    Without `negative` there is no guidance, and a latent costs one row instead of two.
+    Without `negative` a latent costs one row instead of two: there is no guidance, or the UNet is told the scale.
     """
 
     positive: NDArray[np.float32]
@@ -53,6 +55,7 @@ class Denoiser:
         self._prediction = prediction
         self._max_rows = max_rows
         self._output = unet.outputs[0].name
+        self._guidance_width = guidance_width(unet.inputs)
 
     def answer(self, questions: Sequence[Question]) -> list[NDArray[np.float32]]:
         """The clean latents, seen from each question's `x` at its sigma; all latents have one size.
@@ -65,11 +68,13 @@ class Denoiser:
         return [self._denoised(question, part) for question, part in zip(questions, parts, strict=True)]
 
     def _run(self, rows: Sequence[tuple[NDArray[np.float32], ...]]) -> NDArray[np.float32]:
-        sample, timestep, text = (np.concatenate(column) for column in zip(*rows, strict=True))
+        sample, timestep, text, scale = (np.concatenate(column) for column in zip(*rows, strict=True))
         outputs = []
         for start in range(0, len(sample), self._max_rows):
             chunk = slice(start, start + self._max_rows)
             feeds = {"sample": sample[chunk], "timestep": timestep[chunk], "encoder_hidden_states": text[chunk]}
+            if self._guidance_width is not None:
+                feeds[TIMESTEP_COND] = guidance_embedding(scale[chunk], self._guidance_width)
             outputs.append(self._unet.run(feeds)[self._output])
         return outputs[0] if len(outputs) == 1 else np.concatenate(outputs)
 
@@ -82,7 +87,7 @@ class Denoiser:
         return x * np.float32(1.0 / variance) - predicted * np.float32(sigma / math.sqrt(variance))
 
 
-def _rows(question: Question) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+def _rows(question: Question) -> tuple[NDArray[np.float32], ...]:
     """A question as UNet rows: the negative prompt's first, as diffusers orders them."""
     query, conditioning = question.query, question.conditioning
     texts = [conditioning.positive] if conditioning.negative is None else [conditioning.negative, conditioning.positive]
@@ -90,7 +95,8 @@ def _rows(question: Question) -> tuple[NDArray[np.float32], NDArray[np.float32],
     scaled = query.x * np.float32(1.0 / math.sqrt(query.sigma**2 + 1.0))  # (n, 4, h, w), unit variance
     sample = np.concatenate([scaled] * len(texts)) if len(texts) > 1 else scaled
     timestep = np.full(len(sample), query.timestep, np.float32)
-    return sample, timestep, np.repeat(np.stack(texts), images, axis=0)
+    scale = np.full(len(sample), conditioning.guidance_scale, np.float32)
+    return sample, timestep, np.repeat(np.stack(texts), images, axis=0), scale
 
 
 def _guided(output: NDArray[np.float32], conditioning: Conditioning) -> NDArray[np.float32]:

@@ -18,6 +18,7 @@ from PIL.Image import Image
 from latentrt.engines import backend as backends
 from latentrt.engines import store
 from latentrt.engines.bundle import Bundle
+from latentrt.engines.distilled import guidance_width
 from latentrt.engines.engine import Engine
 from latentrt.engines.errors import EngineError, InputError
 from latentrt.engines.manifest import TEXT_ENCODER, UNET, decoder_component
@@ -182,13 +183,15 @@ class Pipeline:
         return self._engines[component]
 
     def _conditioning(self, request: Request) -> Conditioning:
-        prompts = [request.prompt, request.negative_prompt] if request.guided else [request.prompt]
+        # a distilled UNet is told the scale: it needs no second row, and takes no negative prompt
+        guided = request.guided and guidance_width(self.bundle.component(UNET).inputs) is None
+        prompts = [request.prompt, request.negative_prompt] if guided else [request.prompt]
         tokens = [self._tokenizer.encode(prompt) for prompt in prompts]
         for cut in filter(None, (t.cut for t in tokens)):
             warnings.warn(truncation_warning(cut), PromptWarning, stacklevel=5)
         engine = self._engine(TEXT_ENCODER)
         hidden = engine.run({"input_ids": np.stack([t.ids for t in tokens])})[engine.outputs[0].name]
-        return Conditioning(hidden[0], hidden[1] if request.guided else None, request.guidance_scale)
+        return Conditioning(hidden[0], hidden[1] if guided else None, request.guidance_scale)
 
     def _facts(self, drawing: Drawing, index: int) -> dict[str, str]:
         request, planned = drawing.request, drawing.plan

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from latentrt.engines.errors import InputError, unknown_name
-from latentrt.engines.manifest import Manifest
+from latentrt.engines.manifest import UNET, Manifest
 
 from .noise import torch_seed
 from .samplers import prepare
@@ -66,6 +66,7 @@ def plan(request: Request, manifest: Manifest) -> Plan:
     Raises:
         InputError: names the argument, what it expects and what it got.
     """
+    _check_draws_from_text(manifest)
     for name in ("prompt", "negative_prompt"):
         check_text(name, getattr(request, name))
     _check_count("num_inference_steps", request.num_inference_steps, MAX_STEPS)
@@ -87,6 +88,15 @@ def plan(request: Request, manifest: Manifest) -> Plan:
     table = NoiseTable(facts.beta_start, facts.beta_end, facts.num_train_timesteps, facts.steps_offset)
     schedule = prepare(request.sampler, table, request.num_inference_steps, request.karras)
     return Plan(width, height, shape, decoder, schedule)
+
+
+def _check_draws_from_text(manifest: Manifest) -> None:
+    channels = manifest.components[UNET].inputs[0].shape[1]
+    if channels != manifest.model.latent_channels:
+        raise InputError(
+            f"this bundle's UNet takes {channels} channels, as those for inpainting do, and latentrt draws from text "
+            f"alone: use a bundle whose UNet takes {manifest.model.latent_channels}"
+        )
 
 
 def _check_latents(latents: Any, shape: tuple[int, ...]) -> None:

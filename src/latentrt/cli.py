@@ -101,9 +101,16 @@ def export(
         list[str] | None, typer.Option(metavar="NAME=PATH", help="A refined decoder to add; may be repeated.")
     ] = None,
     weights: Annotated[
-        Literal["ema", "raw"],
-        typer.Option(help="The averaged weights, where the checkpoint has them, or the raw ones."),
-    ] = "ema",
+        Literal["ema", "raw"] | None,
+        typer.Option(help="The averaged weights or the raw ones; the averaged where the checkpoint has them."),
+    ] = None,
+    variant: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Which files of a diffusers folder, such as fp16.")
+    ] = None,
+    prediction: Annotated[
+        Literal["epsilon", "v_prediction"] | None,
+        typer.Option(help="What the UNet predicts, where the checkpoint does not say so or is wrong."),
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the bundle that is there.")] = False,
     golden_size: Annotated[
         list[str] | None, typer.Option(metavar="WxH", help="Record PyTorch's answers at this size too; repeatable.")
@@ -113,9 +120,28 @@ def export(
     ] = None,
 ) -> None:
     """Turn a checkpoint into a bundle: ONNX graphs, weights, tokenizer and PyTorch's recorded answers."""
-    from .commands.export import export_command
+    from .commands.export import ExportOptions, export_command
 
-    export_command(console, source, output, vae or [], weights, overwrite, golden_size or [], golden_rows or [])
+    options = ExportOptions(
+        weights=weights,
+        variant=variant,
+        prediction=prediction,
+        overwrite=overwrite,
+        golden_sizes=tuple(golden_size or ()),
+        golden_rows=tuple(golden_rows or ()),
+    )
+    export_command(console, source, output, vae or [], options)
+
+
+@app.command("add-decoder")
+def add_decoder(
+    bundle: BundleArgument,
+    vae: Annotated[str, typer.Argument(metavar="NAME=PATH", help="A decoder and its name.", show_default=False)],
+) -> None:
+    """Add a decoder to a bundle that is there; nothing else in it changes, and its engines stay valid."""
+    from .commands.export import add_decoder_command
+
+    add_decoder_command(console, bundle, vae)
 
 
 @app.command()

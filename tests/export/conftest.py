@@ -11,10 +11,20 @@ from transformers import CLIPTextConfig, CLIPTextModel
 
 from latentrt.engines.bundle import Bundle
 from latentrt.export.bundle_writer import write_bundle
+from latentrt.export.demo.pack import pack_demo
 from latentrt.export.source import SourceModel, load_source
 from latentrt.export.vocabulary import clip_tokenizer
+from support.checkpoints import tiny
 
 WIDTH = 32
+
+
+@pytest.fixture(scope="session")
+def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model in the original layout, as the demo model is packed."""
+    folder = tmp_path_factory.mktemp("packed")
+    pack_demo(**tiny(), folder=folder)
+    return folder
 
 
 @pytest.fixture(scope="session")

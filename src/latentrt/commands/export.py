@@ -1,12 +1,13 @@
-"""`latentrt export`: a checkpoint to a bundle, with a bar and each component's error against PyTorch."""
+"""`latentrt export` and `add-decoder`: with a bar, and each component's rate and error against PyTorch."""
 
 from __future__ import annotations
 
 import contextlib
 import io
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -14,32 +15,73 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from latentrt.engines.derived import parse_size
 from latentrt.engines.errors import EngineError, InputError
 
+if TYPE_CHECKING:
+    from latentrt.engines.manifest import Manifest
+    from latentrt.export.component_writer import Progress as Part
+    from latentrt.export.component_writer import Report
 
-def export_command(
-    console: Console,
-    source: Path,
-    output: Path,
-    vaes: list[str],
-    weights: Literal["ema", "raw"],
-    overwrite: bool,
-    golden_sizes: list[str],
-    golden_rows: list[int],
-) -> None:
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """What `export_bundle` takes beside paths and names."""
+
+    weights: Literal["ema", "raw"] | None
+    variant: str | None
+    prediction: Literal["epsilon", "v_prediction"] | None
+    overwrite: bool
+    golden_sizes: tuple[str, ...]
+    golden_rows: tuple[int, ...]
+
+
+def export_command(console: Console, source: Path, output: Path, vaes: list[str], options: ExportOptions) -> None:
     """Check the words, export, and print the bundle's place and hash."""
     named = dict(map(_named_path, vaes))
     if len(named) != len(vaes):
         raise InputError("--vae gives one name twice; each decoder needs a name of its own")
-    sizes = tuple(map(parse_size, golden_sizes))
-    with console.status("loading PyTorch"), _quiet_imports():
-        try:
-            from latentrt.export.component_writer import Progress as Part
-            from latentrt.export.export import export_bundle
-            from latentrt.export.golden import Further
-        except ImportError as error:
-            raise EngineError(f"export needs PyTorch and {error.name}: pip install 'latentrt[export]'") from error
+    sizes = tuple(map(parse_size, options.golden_sizes))
+    with _loading(console):
+        from latentrt.export.export import export_bundle
+        from latentrt.export.golden import Further
+    with _progress(console, source.name) as report:
+        manifest = export_bundle(
+            source,
+            output,
+            vaes=named,
+            weights=options.weights,
+            variant=options.variant,
+            prediction=options.prediction,
+            further=Further(sizes, options.golden_rows),
+            report=report,
+            overwrite=options.overwrite,
+        )
+    _finish(console, output, manifest)
+
+
+def add_decoder_command(console: Console, bundle: Path, word: str) -> None:
+    """Check the word, add the decoder, and print the bundle's place and new hash."""
+    name, path = _named_path(word)
+    with _loading(console):
+        from latentrt.export.add_decoder import add_decoder
+    with _progress(console, name) as report:
+        manifest = add_decoder(bundle, name, path, report=report)
+    _finish(console, bundle, manifest, about=f".{name}")
+
+
+def _finish(console: Console, bundle: Path, manifest: Manifest, about: str = "") -> None:
+    from latentrt.export.source import NOTE
+
+    for key, note in manifest.provenance.items():
+        if key.startswith(NOTE) and key.endswith(about):
+            console.print(f"note: {note}", markup=False)
+    print(f"{bundle} {manifest.bundle_hash()}")
+
+
+@contextlib.contextmanager
+def _progress(console: Console, name: str) -> Iterator[Report]:
+    """A bar for as long as the block runs; yields what the parts are told to."""
     columns = (TextColumn("exporting {task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(source.name, total=None)
+        task = bar.add_task(name, total=None)
 
         def report(part: Part) -> None:
             done = part.seconds is not None
@@ -49,22 +91,21 @@ def export_command(
                 figures = f"{part.seconds:6.1f} s {part.size / 1e6:7.1f} MB {rate:6.1f} MB/s"
                 bar.console.print(f"{part.part:24}{figures}  {part.max_abs_error:.1e} from PyTorch", markup=False)
 
-        further = Further(sizes, tuple(golden_rows))
-        manifest = export_bundle(
-            source, output, vaes=named, weights=weights, further=further, report=report, overwrite=overwrite
-        )
-    print(f"{output} {manifest.bundle_hash()}")
+        yield report
 
 
 def _named_path(word: str) -> tuple[str, Path]:
     name, equals, path = word.partition("=")
     if not (name and equals and path):
-        raise InputError(f"--vae expects NAME=PATH, such as ft-mse=vae-ft-mse.safetensors; got {word!r}")
+        raise InputError(f"a decoder is given as NAME=PATH, such as ft-mse=vae-ft-mse.safetensors; got {word!r}")
     return name, Path(path)
 
 
 @contextlib.contextmanager
-def _quiet_imports() -> Iterator[None]:
-    """Some of the libraries print advice when they are imported; an import error still comes through."""
-    with contextlib.redirect_stdout(io.StringIO()):
-        yield
+def _loading(console: Console) -> Iterator[None]:
+    """Import what exports need; some of the libraries print advice when they are imported."""
+    with console.status("loading PyTorch"), contextlib.redirect_stdout(io.StringIO()):
+        try:
+            yield
+        except ImportError as error:
+            raise EngineError(f"export needs PyTorch and {error.name}: pip install 'latentrt[export]'") from error
