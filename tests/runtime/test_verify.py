@@ -24,6 +24,7 @@ from latentrt.runtime.replay import replay
 from latentrt.runtime.verify import silent, verify_bundle
 
 SIZE = (192, 64)  # of which the demo records nothing
+RECORD = "golden/trajectory.safetensors"
 
 
 class WrongLayer:
@@ -129,7 +130,7 @@ def test_a_fault_of_the_runtime_is_caught_where_it_acts(pipeline: Pipeline, monk
         return negative + np.float32(conditioning.guidance_scale * 1.01) * (positive - negative)
 
     monkeypatch.setattr(denoiser, "_guided", too_strong)
-    checks = replay(pipeline, "fp32", silent)
+    checks = replay(pipeline, RECORD, "fp32", silent)
     assert failing(checks) == {"trajectory guidance-7.5"}
     first = next(check for check in checks if not check.passed)
     assert first.case == "step 1 of 8"
@@ -143,14 +144,14 @@ def test_a_picture_that_is_none_is_named(
         return np.full((1, 3, 128, 128), value, np.float32)
 
     monkeypatch.setattr(pipeline, "decode", decode)
-    bad = [check for check in replay(pipeline, "fp32", silent) if not check.passed]
+    bad = [check for check in replay(pipeline, RECORD, "fp32", silent) if not check.passed]
     assert [check.case for check in bad] == ["picture", "picture"]
     assert {check.difference.finding for check in bad} == {finding}
 
 
 def test_an_engine_of_reduced_precision_is_held_to_its_own_rounding(pipeline: Pipeline) -> None:
     """The demo records no floor: guided latents then have no limit, and are still looked at for NaN."""
-    checks = replay(pipeline, "bf16", silent)
+    checks = replay(pipeline, RECORD, "bf16", silent)
     limited = {(check.part, check.tensor) for check in checks if check.limit is not None}
     assert limited == {
         ("trajectory guidance-7.5", "noise"),
