@@ -13,7 +13,7 @@ from .backend import run_as_written
 from .bundle import Bundle
 from .errors import InputError
 from .golden import GoldenCase
-from .manifest import VAE_ENCODER
+from .manifest import is_encoder
 from .tensor import TensorSpec, check_feeds, free_names, resolve_shape, split_dimension
 
 MAX_SIZE = 4096  # pixels on a side
@@ -87,7 +87,7 @@ def _pixels_per_unit(bundle: Bundle, component: str, axis: str) -> int:
         if isinstance(dimension, str)
     }
     (factor,) = (factor for factor, name in factors if name == axis)
-    return factor if component.startswith(VAE_ENCODER) else factor * bundle.manifest.model.vae_scale_factor
+    return factor if is_encoder(component) else factor * bundle.manifest.model.vae_scale_factor
 
 
 def _feed(spec: TensorSpec, bound: dict[str, int], template: GoldenCase, seed: str) -> NDArray[Any]:

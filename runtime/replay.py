@@ -24,21 +24,21 @@ NOISE_ERROR = Threshold(
 PICTURE_RANGE = 2.0  # of values in [-1, 1]
 
 
-def replay(pipeline: Pipeline, precision: str, report: Callable[[str], None]) -> list[Check]:
-    """Draw each recorded trajectory: prompt to tokens, seed to noise, sampler, denoiser, engines, default decoder.
+def replay(pipeline: Pipeline, path: str, precision: str, report: Callable[[str], None]) -> list[Check]:
+    """Draw each trajectory in the bundle's file `path`: tokens, noise, sampler, denoiser, engines, default decoder.
 
-    `precision` is that of the engines under test. A bundle may record none.
+    `precision` is that of the engines under test.
 
     Raises:
         BundleError: the record does not fit the bundle.
         EngineError: an engine failed.
     """
     bundle = pipeline.bundle
-    path = bundle.manifest.trajectory
+    used = lowest(bundle.component(UNET).precision, precision)
     checks: list[Check] = []
-    for trajectory in load_trajectories(bundle, path) if path else []:
+    for trajectory in load_trajectories(bundle, path):
         report(f"replaying the trajectory {trajectory.facts.name}")
-        checks += _replay(pipeline, trajectory, lowest(bundle.component(UNET).precision, precision))
+        checks += _replay(pipeline, trajectory, used)
     return checks
 
 
@@ -64,9 +64,11 @@ def _replay(pipeline: Pipeline, trajectory: Trajectory, precision: Precision) ->
 def _picture(
     pipeline: Pipeline, trajectory: Trajectory, latents: NDArray[np.float32], part: str, limit: Threshold | None
 ) -> Check:
-    """The decoded picture as it is shown, between black and white; NaN stays NaN."""
-    drawn, expected = (np.clip(image, -1, 1) for image in (pipeline.decode(latents), trajectory.image))
-    return judge(part, "picture", "image", "PyTorch", drawn, expected, limit, data_range=PICTURE_RANGE)
+    """The decoded picture as it is shown, between black and white; NaN and infinity stay what they are."""
+    drawn = pipeline.decode(latents)
+    shown = np.where(np.isfinite(drawn), np.clip(drawn, -1, 1), drawn)
+    expected = np.clip(trajectory.image, -1, 1)
+    return judge(part, "picture", "image", "PyTorch", shown, expected, limit, data_range=PICTURE_RANGE)
 
 
 def _latents(pipeline: Pipeline, trajectory: Trajectory) -> list[NDArray[np.float32]]:

@@ -72,8 +72,7 @@ def verify_bundle(
         checks[component] = _check(backend, bundle, component, cases, derived)
         if find_departure and not all(check.passed for check in checks[component]):
             departures[component] = _departure(backend, bundle, component, checks[component], cases + derived, report)
-    with Pipeline(bundle, engine, MAX_ROWS, allow_unverified=True) as pipeline:
-        drawn = replay(pipeline, backend.key(bundle, UNET).precision, report)
+    drawn = _draw(bundle, engine, backend.key(bundle, UNET).precision, report)
     drawing = (TEXT_ENCODER, UNET, decoder_component(bundle.manifest.default_decoder))
     blamed = drawn if all(check.passed for component in drawing for check in checks[component]) else []
     for component, found in checks.items():
@@ -87,6 +86,14 @@ def verify_bundle(
         checks=every,
         departures=departures if find_departure else None,
     )
+
+
+def _draw(bundle: Bundle, engine: str, precision: str, report: Report) -> list[Check]:
+    """The trajectories; a model that does not draw from text alone records none."""
+    if not bundle.manifest.trajectory:
+        return []
+    with Pipeline(bundle, engine, MAX_ROWS, allow_unverified=True) as pipeline:
+        return replay(pipeline, bundle.manifest.trajectory, precision, report)
 
 
 def _check(
