@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import LatentConsistencyModelPipeline
 from safetensors.numpy import save
 from torch import Tensor
 from transformers import CLIPTokenizer
 
 from latentrt.engines.derived import Size, check_size
+from latentrt.engines.distilled import guidance_embedding
 from latentrt.engines.errors import InputError
 from latentrt.engines.golden import GoldenCase
 from latentrt.engines.manifest import TEXT_ENCODER, TIMESTEP_COND, UNET, ModelFacts, is_encoder
@@ -196,14 +196,9 @@ def _unet_inputs(network: Network, call: UNetCall, facts: ModelFacts, texts: Map
         "encoder_hidden_states": torch.stack(text),
     }
     if TIMESTEP_COND in widths:
-        scales = torch.linspace(1, 14, rows)  # what a distilled UNet is trained on
-        inputs[TIMESTEP_COND] = guidance_embedding(scales, int(widths[TIMESTEP_COND]))
+        scales = np.linspace(1, 14, rows, dtype=np.float32)  # what a distilled UNet is trained on
+        inputs[TIMESTEP_COND] = torch.from_numpy(guidance_embedding(scales, int(widths[TIMESTEP_COND])))
     return inputs
-
-
-def guidance_embedding(scales: Tensor, width: int) -> Tensor:
-    """(rows,) guidance scales -> (rows, width), as diffusers' `LatentConsistencyModelPipeline` feeds them, less 1."""
-    return LatentConsistencyModelPipeline.get_guidance_scale_embedding(None, scales - 1, width)  # type: ignore[no-any-return]
 
 
 def _picture(rows: int, size: tuple[int, int], seed: str) -> Tensor:

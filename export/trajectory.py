@@ -14,11 +14,11 @@ from diffusers import EulerDiscreteScheduler
 from safetensors.numpy import save
 from torch import Tensor
 
-from latentrt.engines.distilled import guidance_width
+from latentrt.engines.distilled import guidance_embedding, guidance_width
 from latentrt.engines.manifest import ModelFacts, SchedulerFacts
 from latentrt.engines.trajectory import METADATA_KEY, NOISE, TrajectoryFacts
 
-from .golden import NEGATIVE_PROMPT, PROMPT, guidance_embedding, latent_size, sizes
+from .golden import NEGATIVE_PROMPT, PROMPT, latent_size, sizes
 from .wrappers import Network
 
 STEPS, SEED = 8, 0
@@ -58,7 +58,7 @@ def _guided(network: Network, x: Tensor, t: Tensor, texts: Mapping[str, Tensor],
     """Two rows by classifier-free guidance; one where it is off, or where the UNet is told the scale."""
     width = guidance_width(network.inputs)
     if width is not None:
-        told = guidance_embedding(torch.tensor([guidance_scale]), width)
+        told = torch.from_numpy(guidance_embedding(np.array([guidance_scale], np.float32), width))
         return network.module(x, t.expand(1), texts[PROMPT][None], told)  # type: ignore[no-any-return]
     if guidance_scale <= 1:
         return network.module(x, t.expand(1), texts[PROMPT][None])  # type: ignore[no-any-return]
