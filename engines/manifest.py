@@ -35,6 +35,7 @@ _Deviation = Annotated[float, msgspec.Meta(gt=0, le=1000)]
 _Beta = Annotated[float, msgspec.Meta(gt=0, lt=1)]
 _Specs = Annotated[tuple[TensorSpec, ...], msgspec.Meta(min_length=1)]
 Precision = Literal["fp32", "fp16", "bf16"]
+ExportPrecision = Literal["fp32", "fp16"]  # of a bundle's graphs; engines compute in any that they can
 _ComponentName = Annotated[str, msgspec.Meta(pattern=rf"^({_DECODER})?{_NAME.pattern}\Z")]
 
 

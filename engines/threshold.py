@@ -53,10 +53,15 @@ def lowest(bundle: Precision, engine: str) -> Precision:
 def component_threshold(component: Component, engine: str) -> Threshold:
     """For the outputs of a component in an engine of this precision."""
     precision = lowest(component.precision, engine)
+    return output_threshold(precision, component.floor.get(precision))
+
+
+def output_threshold(precision: Precision, floor: float | None) -> Threshold:
+    """For what a network answers, by the precision it answers in; `floor` is PyTorch's own error in that precision."""
     if precision == "fp32":
         origin = "fp32 against fp32, on unit scale: the threshold that export applies"
         return Threshold(metric="max_abs", value=MAX_ABS_ERROR, origin=origin, scaled=True)
-    return _reduced(precision, component.floor.get(precision))
+    return _reduced(precision, floor)
 
 
 def tensor_threshold(component: Component, engine: str) -> Threshold:

@@ -52,7 +52,11 @@ def add_decoder(path: Path, name: str, source: Path, *, report: Report = no_repo
     loaders = vae_loaders(name, vae, encoder=not shared)
     with _beside(path) as folder:
         components = write_components(
-            loaders, lambda network: record(network, vae_inputs(network, manifest.model)), folder, report
+            loaders,
+            lambda network: record(network, vae_inputs(network, manifest.model)),
+            folder,
+            report,
+            "fp16" if manifest.components[VAE_ENCODER].precision == "fp16" else "fp32",
         )
         added = _with(manifest, name, vae, components, folder)
         _move_in(folder, path, added)

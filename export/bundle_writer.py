@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -14,7 +15,16 @@ from tokenizers import Tokenizer
 from latentrt.engines.atomic import new_folder
 from latentrt.engines.bundle import sha256
 from latentrt.engines.errors import OutputError
-from latentrt.engines.manifest import FILE_NAME, FORMAT, OWN_DECODER, Component, FileRecord, Licence, Manifest
+from latentrt.engines.manifest import (
+    FILE_NAME,
+    FORMAT,
+    OWN_DECODER,
+    Component,
+    ExportPrecision,
+    FileRecord,
+    Licence,
+    Manifest,
+)
 
 from .component_writer import Report, inside, no_report, write_components
 from .golden import NOTHING_FURTHER, Further
@@ -53,15 +63,22 @@ def new_bundle(output: Path, *, overwrite: bool = False) -> Iterator[Path]:
         yield folder
 
 
-def fill_bundle(model: SourceModel, folder: Path, report: Report, further: Further = NOTHING_FURTHER) -> Manifest:
+def fill_bundle(
+    model: SourceModel,
+    folder: Path,
+    report: Report,
+    further: Further = NOTHING_FURTHER,
+    precision: ExportPrecision = "fp32",
+) -> Manifest:
     """Write all files of a bundle into an empty folder, `bundle.json` last; one network is in memory at a time."""
+    model = replace(model, provenance=model.provenance | {"precision": precision})
     for name in ("onnx", "golden", "tokenizer"):
         (folder / name).mkdir()
     recorder = Recorder(model, folder / TRAJECTORY, further)
     loaders = network_loaders(model) | safety_loaders(model.safety_checker, folder)
-    components = write_components(loaders, recorder.record, folder, report)
+    components = write_components(loaders, recorder.record, folder, report, precision)
     (folder / TOKENIZER).write_bytes(tokenizer_json(model))
-    save_token_table(model.text_encoder.load(), folder / TOKEN_EMBEDDING)
+    save_token_table(model.text_encoder.load(), folder / TOKEN_EMBEDDING, precision)
     licence = write_licence(model.licence_name, model.licence_files, folder, model.provenance)
     manifest = _manifest(model, folder, components, licence)
     (folder / FILE_NAME).write_bytes(manifest.to_json())

@@ -1,4 +1,4 @@
-"""Compare an exported graph with PyTorch: the recorded calls are run again in onnxruntime, fp32, on the CPU."""
+"""Compare an exported graph with PyTorch fp32: the recorded calls are run again in onnxruntime, on the CPU."""
 
 from __future__ import annotations
 
@@ -9,14 +9,17 @@ import onnxruntime
 
 from latentrt.engines.errors import CheckFailedError
 from latentrt.engines.golden import GoldenCase, unit_scale_error
-from latentrt.engines.threshold import MAX_ABS_ERROR
+from latentrt.engines.metrics import difference
+from latentrt.engines.threshold import Threshold, output_threshold
+
+FP32 = output_threshold("fp32", None)
 
 
-def check_graph(component: str, graph: Path, cases: list[GoldenCase]) -> float:
+def check_graph(component: str, graph: Path, cases: list[GoldenCase], threshold: Threshold = FP32) -> float:
     """The largest absolute error over all cases and outputs, on the scale where an output's deviation is at most 1.
 
     Raises:
-        CheckFailedError: an error is beyond `MAX_ABS_ERROR`, or not a number; it names the case and the output.
+        CheckFailedError: an error is beyond the threshold, or not a number; it names the case and the output.
     """
     session = onnxruntime.InferenceSession(str(graph), providers=["CPUExecutionProvider"])
     worst = 0.0
@@ -24,10 +27,12 @@ def check_graph(component: str, graph: Path, cases: list[GoldenCase]) -> float:
         answers = session.run(list(case.outputs), case.inputs)
         for (name, expected), answer in zip(case.outputs.items(), answers, strict=True):
             error = unit_scale_error(answer, expected)
-            if not error <= MAX_ABS_ERROR:  # NaN too
+            found = difference(answer, expected)
+            if not threshold.passes(found, expected):  # NaN never does
+                figure = error if threshold.scaled else getattr(found, threshold.metric)
                 raise CheckFailedError(
-                    f"{component}: {name} of case {case.name} is {error:.2g} from PyTorch in onnxruntime, more than "
-                    f"{MAX_ABS_ERROR:.0e}: nothing was written; check the checkpoint for NaN and report the versions"
+                    f"{component}: {name} of case {case.name} is {figure:.2g} from PyTorch in onnxruntime, more than "
+                    f"{threshold.value:.1g}: nothing was written; check the checkpoint for NaN and report the versions"
                 )
             worst = max(worst, error)
     return worst

@@ -8,10 +8,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from latentrt.engines.golden import GoldenCase
-from latentrt.engines.manifest import Component
+from latentrt.engines.manifest import Component, ExportPrecision
+from latentrt.engines.threshold import output_threshold
 
 from .compare import check_graph, round_up
+from .floor import own_error
 from .golden import save_cases
 from .onnx_export import export_network
 from .wrappers import Network
@@ -44,9 +48,15 @@ def no_report(progress: Progress) -> None:
 
 
 def write_components(
-    loaders: Mapping[str, Load], record: Record, folder: Path, report: Report = no_report
+    loaders: Mapping[str, Load],
+    record: Record,
+    folder: Path,
+    report: Report = no_report,
+    precision: ExportPrecision = "fp32",
 ) -> dict[str, Component]:
     """Write each component's graph, weights and recorded answers into `folder`; returns them by name.
+
+    The recorded answers are PyTorch's in fp32, whatever the graph's precision.
 
     Raises:
         CheckFailedError: a component differs from PyTorch by more than the threshold.
@@ -58,14 +68,19 @@ def write_components(
         def doing(what: str, name: str = name, index: int = index) -> None:
             report(Progress(name, index, len(loaders), what))
 
-        components[name], error = _write(name, load, record, folder, doing)
+        components[name], error = _write(name, load, record, folder, doing, precision)
         size = sum((folder / weights).stat().st_size for weights in components[name].weights)
         report(Progress(name, index, len(loaders), "", time.perf_counter() - start, error, size))
     return components
 
 
 def _write(
-    name: str, load: Load, record: Record, folder: Path, doing: Callable[[str], None]
+    name: str,
+    load: Load,
+    record: Record,
+    folder: Path,
+    doing: Callable[[str], None],
+    precision: ExportPrecision,
 ) -> tuple[Component, float]:
     doing("reading")
     network = load()
@@ -74,12 +89,13 @@ def _write(
     golden = folder / "golden" / f"{name}.safetensors"
     save_cases(cases, golden)
     doing("tracing")
-    graph, weights = export_network(network, folder / "onnx")
+    graph, weights = export_network(network, folder / "onnx", precision)
     inputs, outputs = network.inputs, network.outputs
+    floor = own_error(network, cases, torch.float16) if precision == "fp16" else None
     del network
     gc.collect()  # a traced module is in reference cycles, and onnxruntime is about to need its place
     doing("comparing")
-    error = check_graph(name, graph, cases)
+    error = check_graph(name, graph, cases, output_threshold(precision, floor))
     component = Component(
         graph=inside(folder, graph),
         weights=(inside(folder, weights),),
@@ -87,6 +103,8 @@ def _write(
         outputs=outputs,
         golden=inside(folder, golden),
         max_abs_error=round_up(error),
+        precision=precision,
+        floor={} if floor is None else {precision: round_up(floor)},
     )
     return component, error
 

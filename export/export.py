@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from latentrt.engines.manifest import Manifest
+from latentrt.engines.manifest import ExportPrecision, Manifest
 
 from .architecture import Prediction
 from .bundle_writer import fill_bundle, new_bundle
@@ -25,6 +25,7 @@ def export_bundle(
     prediction: Prediction | None = None,
     safety_checker: Path | None = None,
     licence: Path | None = None,
+    precision: ExportPrecision = "fp32",
     further: Further = NOTHING_FURTHER,
     report: Report = no_report,
     overwrite: bool = False,
@@ -32,8 +33,8 @@ def export_bundle(
     """Export a single-file checkpoint or a diffusers folder, with any number of further decoders by name.
 
     The output is opened first, so that a place that cannot be written is named before minutes are spent. `weights`,
-    `variant`, `prediction`, `safety_checker` and `licence` are those of `load_source`; `further` calls are recorded
-    beside the usual ones.
+    `variant`, `prediction`, `safety_checker` and `licence` are those of `load_source`. With `precision` "fp16" the
+    graphs compute in fp16 and take half the disk; `further` calls are recorded beside the usual ones.
 
     Raises:
         InputError: the model does not take what `further` asks for.
@@ -51,4 +52,4 @@ def export_bundle(
             safety_checker=safety_checker,
             licence=licence,
         )
-        return fill_bundle(model, folder, report, further)
+        return fill_bundle(model, folder, report, further, precision)

@@ -7,6 +7,8 @@ from collections.abc import Set
 import numpy as np
 import onnx_ir as ir
 
+from latentrt.engines.errors import CheckpointError
+
 FLOAT, HALF = ir.DataType.FLOAT, ir.DataType.FLOAT16
 
 # The arguments of the timestep's sinusoids go up to 1000, where neighbouring fp16 numbers are half a radian apart.
@@ -17,7 +19,7 @@ SINUSOIDS = frozenset({"Sin", "Cos"})
 _FLOAT_INPUTS = frozenset({("Resize", 1), ("Resize", 2)})
 
 
-def to_half(graph: ir.Graph) -> None:
+def to_half(graph: ir.Graph, component: str) -> None:
     """Rewrite a graph of fp32 tensors, in place, to compute in fp16.
 
     A Cast stands wherever types meet. The graph's own inputs and outputs stay float32, so that callers need not know.
@@ -25,7 +27,7 @@ def to_half(graph: ir.Graph) -> None:
     `Attention` is the engine's to accumulate.
 
     Raises:
-        OverflowError: a weight does not fit fp16.
+        CheckpointError: a weight does not fit fp16.
     """
     exact = _behind_sinusoids(graph)
     for node in graph:
@@ -34,7 +36,7 @@ def to_half(graph: ir.Graph) -> None:
                 output.dtype = HALF
     for value in graph.initializers.values():
         if value.dtype == FLOAT and all(_wanted(node, index, exact) == HALF for node, index in value.uses()):
-            _halve(value)
+            _halve(value, component)
     _cast_edges(graph, exact)
     _cast_outputs(graph)
     graph.sort()
@@ -57,13 +59,16 @@ def _wanted(node: ir.Node, index: int, exact: Set[ir.Node]) -> ir.DataType:
     return FLOAT if node in exact or (node.op_type, index) in _FLOAT_INPUTS else HALF
 
 
-def _halve(value: ir.Value) -> None:
+def _halve(value: ir.Value, component: str) -> None:
     assert value.const_value is not None
     exact = value.const_value.numpy()
     with np.errstate(over="ignore"):
         halved = exact.astype(np.float16)
     if not np.array_equal(np.isfinite(exact), np.isfinite(halved)):
-        raise OverflowError(f"{value.name} holds {np.abs(exact).max():.4g}, and fp16 ends at 65504")
+        raise CheckpointError(
+            f"{component}: {value.name} holds {np.abs(exact).max():.4g}, and fp16 ends at 65504: "
+            "export with --precision fp32"
+        )
     value.const_value = ir.tensor(halved, name=value.name)
     value.dtype = HALF
 

@@ -86,7 +86,7 @@ def complete_notice(notice: str, licence: Licence, provenance: Mapping[str, str]
 latentrt {__version__} made every file of this bundle from the model named here; they are modified files:
 {made_from}
 
-The networks were converted to ONNX graphs and their weights to {provenance.get("precision", "float32")} (onnx/), the
+The networks were converted to ONNX graphs and their weights to {provenance.get("precision", "fp32")} (onnx/), the
 tokenizer to one file (tokenizer/); what PyTorch answered before was recorded (golden/). The weights were not trained
 further, merged or pruned. Where "weights" above is ema or raw, the other set of the source was left out.
 

@@ -20,8 +20,10 @@ from safetensors.numpy import save_file
 from torch import Tensor
 from torch.export import Dim
 
+from latentrt.engines.manifest import ExportPrecision
 from latentrt.engines.tensor import TensorSpec, resolve_shape, split_dimension
 
+from .half import to_half
 from .wrappers import Network
 
 OPSET = 23  # the first with Attention; TensorRT 10.14, onnxruntime 1.23 and OpenVINO read it
@@ -32,12 +34,13 @@ _EXAMPLE = {"rows": 2, "height": 3, "width": 5, "tokens": 77}  # all different, 
 MAX_ROWS = 63
 
 
-def export_network(network: Network, folder: Path) -> tuple[Path, Path]:
+def export_network(network: Network, folder: Path, precision: ExportPrecision = "fp32") -> tuple[Path, Path]:
     """Write `folder/NAME.onnx` and `folder/NAME.safetensors` and return both paths.
 
     The graph takes any number of rows and tokens, any height and width that the network's specs allow.
 
     Raises:
+        CheckpointError: a weight does not fit fp16.
         onnx.checker.ValidationError: the graph is not valid ONNX (a defect of an exporter, not of the input).
         OSError: the files cannot be written.
     """
@@ -45,6 +48,8 @@ def export_network(network: Network, folder: Path) -> tuple[Path, Path]:
     _name_dimensions(program, network)
     model = program.model
     _strip(model)
+    if precision == "fp16":
+        to_half(model.graph, network.name)
     graph, weights = folder / f"{network.name}.onnx", folder / f"{network.name}.safetensors"
     _move_weights(model.graph, weights)
     graph.write_bytes(ir.to_proto(model).SerializeToString(deterministic=True))

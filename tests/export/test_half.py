@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from onnx.reference import ReferenceEvaluator
 
 from latentrt.engines.bundle import Bundle
+from latentrt.engines.errors import CheckpointError
 from latentrt.engines.golden import GoldenCase, golden_cases
 from latentrt.export.half import FLOAT, HALF, to_half
 from latentrt.export.source import SourceModel
@@ -24,7 +25,7 @@ each_component = pytest.mark.parametrize("component", COMPONENTS)
 
 def _half(bundle: Bundle, component: str) -> ir.Model:
     model = ir.load(bundle.graph(component))
-    to_half(model.graph)
+    to_half(model.graph, component)
     return model
 
 
@@ -82,5 +83,5 @@ def test_a_weight_beyond_fp16_is_named() -> None:
     node = ir.node("Mul", [x, big])
     node.outputs[0].dtype = FLOAT
     graph = ir.Graph([x], node.outputs, nodes=[node], initializers=[big], opset_imports={"": 23})
-    with pytest.raises(OverflowError, match=r"big holds 7e\+04, and fp16 ends at 65504"):
-        to_half(graph)
+    with pytest.raises(CheckpointError, match=r"unet: big holds 7e\+04, and fp16 ends at 65504"):
+        to_half(graph, "unet")

@@ -30,6 +30,7 @@ class ExportOptions:
     weights: Literal["ema", "raw"] | None
     variant: str | None
     prediction: Literal["epsilon", "v_prediction"] | None
+    precision: Literal["fp32", "fp16"]
     golden_sizes: tuple[str, ...]
     golden_rows: tuple[int, ...]
     safety_checker: Path | None
@@ -54,6 +55,7 @@ def export_command(console: Console, source: Path, output: Path, vaes: list[str]
             weights=options.weights,
             variant=options.variant,
             prediction=options.prediction,
+            precision=options.precision,
             further=Further(sizes, options.golden_rows),
             safety_checker=options.safety_checker,
             licence=options.licence,
