@@ -1,0 +1,70 @@
+"""Bundles in fp16: half the disk, no further from PyTorch fp32 than PyTorch in fp16, and every other part at work."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from latentrt.engines.bundle import Bundle
+from latentrt.engines.golden import golden_cases
+from latentrt.engines.metrics import difference
+from latentrt.engines.onnxruntime_backend import BACKEND
+from latentrt.export.add_decoder import add_decoder
+from latentrt.export.export import export_bundle
+from latentrt.export.floor import own_error
+from latentrt.export.source import SourceModel
+from latentrt.export.wrappers import network_loaders
+from latentrt.runtime.pipeline import Pipeline
+from latentrt.runtime.verify import verify_bundle
+
+
+@pytest.fixture(scope="module")
+def half_bundle(tiny_source: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    folder = tmp_path_factory.mktemp("half") / "bundle"
+    export_bundle(tiny_source, folder, vaes={}, precision="fp16")
+    return Bundle.open(folder)
+
+
+def test_it_takes_half_the_disk(tiny_bundle: Bundle, half_bundle: Bundle) -> None:
+    for name, component in half_bundle.manifest.components.items():
+        whole = sum(tiny_bundle.manifest.files[file].size for file in tiny_bundle.component(name).weights)
+        half = sum(half_bundle.manifest.files[file].size for file in component.weights)
+        assert half < 0.55 * whole
+    table, half_table = (b.manifest.files[b.manifest.token_embedding].size for b in (tiny_bundle, half_bundle))
+    assert half_table < 0.51 * table
+
+
+def test_no_answer_is_further_off_than_pytorch_in_fp16(half_bundle: Bundle, tiny_model: SourceModel) -> None:
+    for name, load in network_loaders(tiny_model).items():
+        cases = golden_cases(half_bundle, name)
+        floor = own_error(load(), cases, torch.float16)
+        with BACKEND.open(half_bundle, name, None) as engine:
+            for case in cases:
+                answers = engine.run(case.inputs)
+                worst = max(difference(answers[key], case.outputs[key]).relative_l2 for key in case.outputs)
+                assert 0 < worst <= floor
+
+
+def test_the_manifest_states_precision_and_floor(half_bundle: Bundle) -> None:
+    assert half_bundle.manifest.provenance["precision"] == "fp16"
+    for component in half_bundle.manifest.components.values():
+        assert component.precision == "fp16"
+        assert 1e-5 < component.floor["fp16"] < 1e-2
+
+
+def test_it_proves_itself_and_draws_the_same_picture(tiny_bundle: Bundle, half_bundle: Bundle) -> None:
+    assert verify_bundle(half_bundle.root).passed
+    latents = []
+    for bundle in (tiny_bundle, half_bundle):
+        with Pipeline.open(bundle.root) as pipeline:
+            latents.append(pipeline.generate("a red circle", num_inference_steps=4, guidance_scale=1.0).latents)
+    assert 0 < difference(latents[1], latents[0]).relative_l2 < 2e-3
+
+
+def test_a_decoder_added_later_is_in_the_bundles_precision(half_bundle: Bundle, tiny_source: Path) -> None:
+    add_decoder(half_bundle.root, "again", tiny_source / "vae")
+    added = Bundle.open(half_bundle.root).component("vae_decoder.again")
+    assert added.precision == "fp16"
+    assert "vae_encoder.again" not in Bundle.open(half_bundle.root).manifest.components
