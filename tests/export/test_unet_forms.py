@@ -19,7 +19,7 @@ from latentrt.export.demo.pack import pack_demo
 from latentrt.export.golden import PROMPT, PROMPTS
 from latentrt.export.recorder import Recorder
 from latentrt.export.source import load_source
-from latentrt.export.trajectory import GUIDANCE_SCALE, SEED, STEPS, draw
+from latentrt.export.trajectory import GUIDANCE_SCALES, SEED, STEPS, draw
 from latentrt.export.wrappers import Network, network_loaders, unet_network
 from support.checkpoints import FACTS, TINY_UNET, tiny, without_averages
 
@@ -83,13 +83,15 @@ def test_a_distilled_unet_is_exported_with_its_guidance_input(tmp_path: Path) ->
 @pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept:DeprecationWarning")
 def test_the_trajectory_of_a_distilled_unet_is_told_the_scale() -> None:
     unet = _unet(time_cond_proj_dim=256)
-    drawn = draw(unet_network(unet), FACTS_64, SCHEDULE, TEXTS)
+    drawn = draw(unet_network(unet), FACTS_64, SCHEDULE, TEXTS, GUIDANCE_SCALES[0])
     scheduler = EulerDiscreteScheduler(
         beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1
     )
     scheduler.set_timesteps(STEPS)
     x = torch.randn(drawn.noise.shape, generator=torch.Generator().manual_seed(SEED)) * scheduler.init_noise_sigma
-    told = LatentConsistencyModelPipeline.get_guidance_scale_embedding(None, torch.tensor([GUIDANCE_SCALE - 1]), 256)
+    told = LatentConsistencyModelPipeline.get_guidance_scale_embedding(
+        None, torch.tensor([GUIDANCE_SCALES[0] - 1]), 256
+    )
     for t in scheduler.timesteps:
         predicted = unet(scheduler.scale_model_input(x, t), t, TEXTS[PROMPT][None], timestep_cond=told).sample
         x = scheduler.step(predicted, t, x).prev_sample
