@@ -32,8 +32,8 @@ FORMS: dict[str, dict[str, Any]] = {  # file -> how it is written
     "pruned-fp32.safetensors": {"dtype": torch.float32, "ema": True},
 }
 PROTOCOL = """Checkpoints of Stable Diffusion 1.5's keys and shapes, seeded random weights; 'latentrt export' of each in
-a fresh process just after the file was written, so the disk is warm: wall time, and the process's greatest resident
-set (mapped pages of the checkpoint included)."""
+a fresh process just after the file was written, so the disk is warm: wall time, the
+seconds of all cores together, and the process's greatest resident set (mapped pages of the checkpoint included)."""
 _COMMAND = "import sys; from latentrt.cli import main; main()"
 
 
@@ -56,12 +56,13 @@ def measure(folder: Path, name: str) -> dict[str, Any]:
     checkpoint, bundle = folder / name, folder / "bundle"
     with Console(stderr=True).status(f"writing {name}"):
         write_checkpoint(checkpoint, **FORMS[name])
-    seconds, peak = _export(checkpoint, bundle)
+    seconds, cpu, peak = _export(checkpoint, bundle)
     manifest = Bundle.open(bundle).manifest
     sizes = {file: record.size for file, record in manifest.files.items()}
     figures = {
         "checkpoint, GB": round(checkpoint.stat().st_size / 1e9, 2),
         "seconds": round(seconds, 1),
+        "CPU seconds": round(cpu, 1),
         "peak RSS, GB": round(peak / 1e9, 2),
         "bundle, GB": round(sum(sizes.values()) / 1e9, 2),
         "golden, MB": round(sum(size for file, size in sizes.items() if file.startswith("golden/")) / 1e6, 1),
@@ -71,8 +72,8 @@ def measure(folder: Path, name: str) -> dict[str, Any]:
     return figures
 
 
-def _export(checkpoint: Path, bundle: Path) -> tuple[float, int]:
-    """Wall seconds and peak resident bytes of one export."""
+def _export(checkpoint: Path, bundle: Path) -> tuple[float, float, int]:
+    """Wall seconds, seconds of one core, and peak resident bytes of one export."""
     started = time.perf_counter()
     process = subprocess.Popen([sys.executable, "-c", _COMMAND, "export", str(checkpoint), "-o", str(bundle)])
     _, status, usage = os.wait4(process.pid, 0)
@@ -80,7 +81,7 @@ def _export(checkpoint: Path, bundle: Path) -> tuple[float, int]:
     if status != 0:
         sys.exit(f"the export of {checkpoint.name} failed")
     process.returncode = 0
-    return seconds, usage.ru_maxrss * 1024
+    return seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024
 
 
 if __name__ == "__main__":

@@ -79,10 +79,20 @@ def _footprint(figures: dict[str, Any]) -> str:
     return _markdown(rows)
 
 
+def _export(figures: dict[str, Any]) -> str:
+    keys = ("checkpoint, GB", "seconds", "CPU seconds", "peak RSS, GB", "bundle, GB")
+    rows: list[tuple[str, ...]] = [("export of Stable Diffusion 1.5 from", *keys, "worst error")]
+    for form, values in figures.items():
+        worst = f"{max(values['error'].values()):.0e}"
+        rows.append((f"`{form}`", *(str(values[key]) for key in keys), worst))
+    return _markdown(rows)
+
+
 _TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "demo-model": _demo_model,
     "overhead": _overhead,
     "footprint": _footprint,
+    "export": _export,
 }
 
 

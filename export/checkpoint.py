@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,6 +83,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
     Raises:
         CheckpointError: absent, of an unknown suffix, truncated, corrupt, or a pickle of anything but plain data.
     """
+    if not path.exists():
+        raise CheckpointError(f"{path} cannot be read: {os.strerror(errno.ENOENT)}")
     if path.suffix.lower() not in SUFFIXES:
         raise CheckpointError(f"{path} is no checkpoint: expected a file ending in {', '.join(SUFFIXES)}")
     try:

@@ -26,7 +26,9 @@ Module = TypeVar("Module", bound=nn.Module)
 
 _STEMS = ("diffusion_pytorch_model", "model", "pytorch_model")  # diffusers, transformers, transformers' pickles
 _FAILURES = (OSError, ValueError, RuntimeError, KeyError, TypeError)  # what the libraries raise on damaged files
-_VARIANT = re.compile(rf"(?:{'|'.join(_STEMS)})\.(?:(?:safetensors|bin)\.index\.)?([\w-]+)\.(?:safetensors|bin|json).*")
+_VARIANT = re.compile(
+    rf"(?:{'|'.join(_STEMS)})\.(?:(?:safetensors|bin)\.index\.)?([\w-]+?)(?:-\d+-of-\d+)?\.(?:safetensors|bin|json).*"
+)
 _ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 _OLD_ATTENTION = re.compile(rf"\.attentions\.(\d+)\.({'|'.join(_ATTENTION)})\.")
 

@@ -150,6 +150,12 @@ BAD_WORDS: dict[str, tuple[list[str], str]] = {
     "vae twice": (["export", "{checkpoint}", "-o", "{tmp}/b", "--vae", "a=x", "--vae", "a=y"], "one name twice"),
     "vae name": (["export", "{checkpoint}", "-o", "{tmp}/b", "--vae", "../a=x"], "'../a'"),
     "vae file": (["export", "{checkpoint}", "-o", "{tmp}/b", "--vae", "a={tmp}/none"], "none"),
+    "variant of a file": (["export", "{checkpoint}", "-o", "{tmp}/b", "--variant", "fp16"], "is a single file"),
+    "prediction": (["export", "{checkpoint}", "-o", "{tmp}/b", "--prediction", "v"], "is not one of"),
+    "add-decoder without a name": (["add-decoder", "{bundle}", "x.safetensors"], "NAME=PATH"),
+    "add-decoder to nothing": (["add-decoder", "{tmp}/nowhere", "a={tmp}/none"], "there is no bundle at"),
+    "add-decoder of a taken name": (["add-decoder", "{bundle}", "ft-mse={tmp}/none"], "has a decoder 'ft-mse' already"),
+    "add-decoder of nothing": (["add-decoder", "{bundle}", "a={tmp}/none.safetensors"], "cannot be read"),
 }
 
 

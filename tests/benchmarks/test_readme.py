@@ -23,7 +23,7 @@ def test_a_changed_figure_is_noticed() -> None:
     assert render(changed) == text
 
 
-@pytest.mark.parametrize("command", ["export", "build", "generate", "inspect"])
+@pytest.mark.parametrize("command", ["export", "add-decoder", "build", "generate", "inspect"])
 def test_every_option_that_the_readme_names_exists(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run([command, "--help"]) == 0
     known = set(re.findall(r"--?[a-z][a-z-]*", capsys.readouterr().out))

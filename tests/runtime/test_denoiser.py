@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from latentrt.engines.distilled import guidance_embedding
 from latentrt.engines.engine import Engine
 from latentrt.engines.key import EngineKey
-from latentrt.engines.manifest import UNET, Component
+from latentrt.engines.manifest import TIMESTEP_COND, UNET, Component
 from latentrt.engines.tensor import TensorSpec
 from latentrt.runtime.denoiser import Conditioning, Denoiser, Question
 from latentrt.runtime.query import Query
@@ -83,3 +84,28 @@ def test_more_rows_than_one_call_takes_are_split_and_change_nothing() -> None:
     assert model.rows == [2, 2, 1]
     np.testing.assert_allclose(answers[0], 0.5, atol=1e-5)
     np.testing.assert_allclose(answers[1], -0.5, atol=1e-5)
+
+
+class Distilled(KnownModel):
+    """A UNet that is told the guidance scale, and keeps what it was told."""
+
+    def __init__(self) -> None:
+        super().__init__("epsilon", {500.0: 1.5})
+        self.inputs = (*self.inputs, TensorSpec(name=TIMESTEP_COND, dtype="float32", shape=("rows", 256)))
+        self.told: list[np.ndarray] = []
+
+    def _run(self, feeds: Any) -> dict[str, np.ndarray]:
+        self.told.append(feeds[TIMESTEP_COND])
+        return super()._run(feeds)
+
+
+def test_a_distilled_unet_is_told_each_rows_scale_and_costs_one_row() -> None:
+    model = Distilled()
+    scales = [1.0, 8.0, 3.5]
+    asked = [question(0.5, 1.5, 500.0, n=n + 1, guidance_scale=scale) for n, scale in enumerate(scales)]
+    answers = Denoiser(model, "epsilon", max_rows=4).answer(asked)
+    assert model.rows == [4, 2]
+    expected = guidance_embedding(np.repeat(np.float32(scales), [1, 2, 3]), 256)
+    np.testing.assert_array_equal(np.concatenate(model.told), expected)
+    for answer in answers:
+        np.testing.assert_allclose(answer, 0.5, atol=1e-5)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
 
@@ -14,7 +16,7 @@ import pytest
 
 from latentrt import Pipeline, Request
 from latentrt.engines.errors import BundleError, EngineError, InputError
-from latentrt.engines.manifest import decoder_component
+from latentrt.engines.manifest import FILE_NAME, decoder_component
 from latentrt.runtime.loop import Step
 from latentrt.runtime.picture import read_facts, to_image
 from latentrt.runtime.pipeline import PromptWarning
@@ -204,3 +206,32 @@ def test_generating_loads_no_torch(demo_bundle: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def _with_unet_inputs(demo_bundle: Path, folder: Path, change: Callable[[list[dict[str, object]]], object]) -> Path:
+    """The demo bundle with other inputs stated for its UNet: enough for the fake engine."""
+    shutil.copytree(demo_bundle, folder, copy_function=os.link)
+    content = json.loads((folder / FILE_NAME).read_text())
+    change(content["components"]["unet"]["inputs"])
+    (folder / FILE_NAME).unlink()
+    (folder / FILE_NAME).write_text(json.dumps(content))
+    return folder
+
+
+def test_a_distilled_unet_takes_one_row_and_no_negative_prompt(demo_bundle: Path, tmp_path: Path) -> None:
+    told = {"name": "timestep_cond", "dtype": "float32", "shape": ["rows", 256]}
+    folder = _with_unet_inputs(demo_bundle, tmp_path / "lcm", lambda inputs: inputs.append(told))
+    with Pipeline.open(folder, engine="fake") as pipe:
+        drawn = [
+            pipe.generate("a red star", num_inference_steps=3, negative_prompt=negative, guidance_scale=scale).latents
+            for negative, scale in (("", 7.5), ("green", 7.5), ("", 2.0))
+        ]
+        assert pipe._engines["unet"].rows == [1] * 9  # type: ignore[attr-defined] # the fake engine counts
+    np.testing.assert_array_equal(drawn[0], drawn[1])
+    assert np.abs(drawn[0] - drawn[2]).max() > 1e-3
+
+
+def test_an_inpainting_bundle_draws_nothing_from_text(demo_bundle: Path, tmp_path: Path) -> None:
+    folder = _with_unet_inputs(demo_bundle, tmp_path / "b", lambda inputs: inputs[0]["shape"].__setitem__(1, 9))  # type: ignore[attr-defined]
+    with Pipeline.open(folder, engine="fake") as pipe, pytest.raises(InputError, match=r"takes 9 channels.*inpainting"):
+        pipe.generate("a red star")

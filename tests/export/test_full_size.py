@@ -1,0 +1,48 @@
+"""Stable Diffusion 1.5 at its true size: what an export may take, and what it must give. Run with `make test-full`."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from latentrt.benchmarks.export_full import FORMS, measure
+from latentrt.engines.errors import CheckpointError
+from latentrt.export.source import load_source
+
+pytestmark = pytest.mark.full
+
+MAX_SECONDS, MAX_GB = 240, 9  # on 2 cores of their own, with the checkpoint in the page cache
+MIN_FREE_BYTES = 20e9
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Path]:
+    """A folder with room for a checkpoint and its bundle; emptied at once, not when pytest gets to it."""
+    if shutil.disk_usage(tmp_path).free < MIN_FREE_BYTES:
+        pytest.skip("needs 20 GB of disk")
+    yield tmp_path
+    shutil.rmtree(tmp_path)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_an_export_stays_within_its_means(form: str, place: Path) -> None:
+    figures = measure(place, form)
+    assert figures["peak RSS, GB"] <= MAX_GB
+    assert figures["seconds"] <= MAX_SECONDS
+    assert max(figures["error"].values()) <= 1e-4
+
+
+@pytest.mark.parametrize("form", ["emaonly-fp16.safetensors", "emaonly-fp16.ckpt"])
+def test_a_truncated_file_is_named_with_the_byte_where_it_ends(form: str, place: Path) -> None:
+    import torch
+
+    from latentrt.benchmarks.full_size import write_checkpoint
+
+    file = write_checkpoint(place / form, dtype=torch.float16)
+    with file.open("r+b") as stream:
+        stream.truncate(2_000_000_000)
+    with pytest.raises(CheckpointError, match=rf"{form}.*ends at byte 2000000000"):
+        load_source(file, vaes={})
