@@ -55,8 +55,8 @@ class Verification(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
     @property
     def passed(self) -> bool:
-        """Whether something was checked, and nothing failed."""
-        return self.checks > 0 and not self.failures
+        """Whether something was checked and measured, and nothing failed."""
+        return self.checks > 0 and self.error is not None and not self.failures
 
 
 def check_calls(

@@ -70,22 +70,23 @@ def verify_bundle(
         cases = golden_cases(bundle, component)
         derived = derived_cases(bundle, component, sizes, cases)
         checks[component] = _check(backend, bundle, component, cases, derived)
-        if find_departure and not all(check.passed for check in checks[component]):
+        if find_departure and not _passed(checks[component]):
             departures[component] = _departure(backend, bundle, component, checks[component], cases + derived, report)
     drawn = _draw(bundle, engine, backend.key(bundle, UNET).precision, report)
-    drawing = (TEXT_ENCODER, UNET, decoder_component(bundle.manifest.default_decoder))
-    blamed = drawn if all(check.passed for component in drawing for check in checks[component]) else []
-    for component, found in checks.items():
-        _keep(backend, bundle, component, found + (blamed if component == UNET else []))
+    _keep(backend, bundle, checks, drawn)
     every = [check for found in checks.values() for check in found] + drawn
     return VerifyReport(
         bundle=bundle.hash,
         engine=engine,
         keys={component: backend.key(bundle, component).id for component in checks},
-        passed=all(check.passed for check in every),
+        passed=_passed(every),
         checks=every,
         departures=departures if find_departure else None,
     )
+
+
+def _passed(checks: Sequence[Check]) -> bool:
+    return all(check.passed for check in checks)
 
 
 def _draw(bundle: Bundle, engine: str, precision: str, report: Report) -> list[Check]:
@@ -105,9 +106,12 @@ def _check(
         return check_calls(engine, cases, threshold) + check_calls(engine, derived, threshold, "derived")
 
 
-def _keep(backend: Backend, bundle: Bundle, component: str, checks: list[Check]) -> None:
-    threshold = component_threshold(bundle.component(component), backend.key(bundle, component).precision)
-    store.keep(backend, bundle, component, summary(checks, threshold))
+def _keep(backend: Backend, bundle: Bundle, checks: dict[str, list[Check]], drawn: list[Check]) -> None:
+    drawing = (TEXT_ENCODER, UNET, decoder_component(bundle.manifest.default_decoder))
+    blamed = drawn if all(_passed(checks[component]) for component in drawing) else []
+    for component, found in checks.items():
+        threshold = component_threshold(bundle.component(component), backend.key(bundle, component).precision)
+        store.keep(backend, bundle, component, summary(found + (blamed if component == UNET else []), threshold))
 
 
 def _departure(
