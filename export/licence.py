@@ -83,7 +83,7 @@ def complete_notice(notice: str, licence: Licence, provenance: Mapping[str, str]
     made_from = "\n".join(f"  {name}: {value}" for name, value in provenance.items())
     part = f"""{CHANGES}
 
-latentrt {__version__} made this bundle from the model named here. All of its files but the licence's are modified files:
+latentrt {__version__} made this bundle from the model named here. All files but the licence's are modified files:
 {made_from}
 
 The networks were converted to ONNX graphs, and their weights to {provenance.get("precision", "float32")} (onnx/);
