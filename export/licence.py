@@ -83,12 +83,12 @@ def complete_notice(notice: str, licence: Licence, provenance: Mapping[str, str]
     made_from = "\n".join(f"  {name}: {value}" for name, value in provenance.items())
     part = f"""{CHANGES}
 
-latentrt {__version__} made every file of this bundle from the model named here; they are modified files:
+latentrt {__version__} made this bundle from the model named here. All files but the licence's are modified files:
 {made_from}
 
-The networks were converted to ONNX graphs and their weights to {provenance.get("precision", "fp32")} (onnx/), the
-tokenizer to one file (tokenizer/); what PyTorch answered before was recorded (golden/). The weights were not trained
-further, merged or pruned. Where "weights" above is ema or raw, the other set of the source was left out.
+The networks were converted to ONNX graphs, and their weights to {provenance.get("precision", "fp32")} (onnx/);
+the tokenizer became one file (tokenizer/); what PyTorch answered before was recorded (golden/). The weights were not
+trained further, merged or pruned. Where "weights" above is ema or raw, the source's other set was left out.
 
 {_terms(licence)}
 """

@@ -7,18 +7,34 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .engines.errors import LatentrtError
-    from .runtime.pipeline import Pipeline, Result
+    from .runtime.loop import Step
+    from .runtime.pipeline import Pipeline, PromptWarning, Result, Stream
     from .runtime.request import Request
+    from .runtime.safety import SafetyWarning
 
 from .engines.version import __version__
 
-__all__ = ["LatentrtError", "Pipeline", "Request", "Result", "__version__"]
+__all__ = [
+    "LatentrtError",
+    "Pipeline",
+    "PromptWarning",
+    "Request",
+    "Result",
+    "SafetyWarning",
+    "Step",
+    "Stream",
+    "__version__",
+]
 
 _HOMES = {
     "LatentrtError": ".engines.errors",
     "Pipeline": ".runtime.pipeline",
+    "PromptWarning": ".runtime.pipeline",
     "Request": ".runtime.request",
     "Result": ".runtime.pipeline",
+    "SafetyWarning": ".runtime.safety",
+    "Step": ".runtime.loop",
+    "Stream": ".runtime.pipeline",
 }
 
 
