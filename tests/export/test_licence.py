@@ -120,7 +120,7 @@ def test_openrail_alone_is_complete_in_the_bundle(beside: Path, tmp_path: Path) 
     files = {file.name: file.read_text() for file in (tmp_path / "bundle").iterdir()}
     assert files.keys() == set(licence.files)
     assert (files["LICENSE-MODEL"], files["USE_RESTRICTIONS"]) == (OPENRAIL, ATTACHED)
-    for told in ("source.sha256: " + "ab" * 32, "weights: ema", "ONNX", "float32", "modified files", OPENRAIL_M):
+    for told in ("source.sha256: " + "ab" * 32, "weights: ema", "ONNX", "fp32", "modified files", OPENRAIL_M):
         assert told in files["NOTICE"]
 
 
