@@ -107,6 +107,12 @@ def test_wrong_keys_are_listed(tensors: dict[str, int], message: str, tmp_path: 
     assert str(caught.value).startswith("a.safetensors")
 
 
+def test_averaged_weights_that_are_not_there_are_not_made_up(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.safetensors", TENSORS | {"model_ema.decay": torch.zeros(1)})
+    with pytest.raises(CheckpointError, match=r"a.safetensors has no averaged weights: .* leave out --weights"):
+        split_networks(read_checkpoint(path), "ema")
+
+
 def test_an_autoencoder_file_keeps_its_plain_keys(tmp_path: Path) -> None:
     keys = [
         "encoder.conv_in.weight",
