@@ -40,10 +40,12 @@ class FakeEngine(Engine):
 
 
 def _embed(feeds: Feeds, shapes: dict[str, tuple[int, ...]]) -> dict[str, NDArray[Any]]:
-    """Each token becomes a wave of its own frequency: (rows, 77, width)."""
-    [(name, shape)] = shapes.items()
-    phase = np.arange(shape[-1], dtype=np.float32) * np.float32(0.37)
-    return {name: np.sin(feeds["input_ids"][..., None].astype(np.float32) * np.float32(0.01) + phase)}
+    """Bounded functions of each vector alone: (rows, 77, width), and for each layer (rows, layers, 77, width)."""
+    x = feeds["inputs_embeds"]
+    return {
+        name: np.tanh(x) if len(shape) == x.ndim else np.stack([np.tanh(x * (i + 2)) for i in range(shape[1])], axis=1)
+        for name, shape in shapes.items()
+    }
 
 
 def _predict(feeds: Feeds, shapes: dict[str, tuple[int, ...]]) -> dict[str, NDArray[Any]]:

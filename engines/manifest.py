@@ -118,6 +118,7 @@ class Manifest(_Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
     decoders: tuple[str, ...]
     default_decoder: str
     tokenizer: str
+    token_embedding: str  # safetensors; its one tensor is the text encoder's token table, (vocabulary, width)
     trajectory: str | None  # None where pictures are not drawn from text alone (an inpainting UNet)
     licence: Licence
     provenance: dict[str, str]
@@ -175,7 +176,7 @@ def _check_references(manifest: Manifest, where: str) -> None:
     for path in manifest.files:
         if not _is_safe(path):
             raise BundleError(f"{where}: {FILE_NAME} lists {path!r}, which is not a plain path inside the bundle")
-    needed = [manifest.tokenizer, *manifest.licence.files]
+    needed = [manifest.tokenizer, manifest.token_embedding, *manifest.licence.files]
     needed += [manifest.trajectory] if manifest.trajectory is not None else []
     for name, component in manifest.components.items():
         needed += [component.graph, *component.weights, component.golden]

@@ -23,6 +23,7 @@ from .source import SourceModel
 from .wrappers import network_loaders
 
 TOKENIZER = "tokenizer/tokenizer.json"
+TOKEN_EMBEDDING = "tokenizer/token_embedding.safetensors"
 TRAJECTORY = "golden/trajectory.safetensors"
 MODEL_CARD = "MODEL_CARD.md"
 TOOLS = ("diffusers", "latentrt", "onnx", "onnxscript", "torch", "transformers")  # their versions go into the bundle
@@ -54,7 +55,7 @@ def fill_bundle(model: SourceModel, folder: Path, report: Report) -> Manifest:
     """Write all files of a bundle into an empty folder, `bundle.json` last; one network is in memory at a time."""
     for name in ("onnx", "golden", "tokenizer"):
         (folder / name).mkdir()
-    recorder = Recorder(model, folder / TRAJECTORY)
+    recorder = Recorder(model, trajectory=folder / TRAJECTORY, token_table=folder / TOKEN_EMBEDDING)
     components = write_components(network_loaders(model), recorder.record, folder, report)
     (folder / TOKENIZER).write_bytes(tokenizer_json(model))
     manifest = _manifest(model, folder, components, _copy_licence(model, folder))
@@ -101,6 +102,7 @@ def _manifest(
         decoders=tuple(model.vaes),
         default_decoder=OWN_DECODER,
         tokenizer=TOKENIZER,
+        token_embedding=TOKEN_EMBEDDING,
         trajectory=TRAJECTORY if (folder / TRAJECTORY).exists() else None,
         licence=Licence(name=model.licence_name, files=licence_files, missing=model.licence_missing),
         provenance=model.provenance | _tools(),

@@ -53,20 +53,19 @@ def save_cases(cases: list[GoldenCase], path: Path) -> None:
 def case_inputs(
     network: Network, facts: ModelFacts, tokenizer: CLIPTokenizer, texts: Mapping[str, Tensor]
 ) -> dict[str, Inputs]:
-    """The recorded inputs of a component, by case: two row counts, two sizes, one of them not square.
+    """The recorded inputs of a component, by case: two row counts; two sizes, one not square and with longer texts.
 
     `texts` are the states of `PROMPTS`, which the UNet's cases need.
     """
     big, small = sizes(facts)
     if network.name == TEXT_ENCODER:
-        rows = {"rows3": PROMPTS, "rows1": (PROMPT,)}
-        return {name: {"input_ids": token_ids(tokenizer, *prompts)} for name, prompts in rows.items()}
+        return {f"rows{len(p)}": {"inputs_embeds": token_vectors(network, tokenizer, *p)} for p in (PROMPTS, (PROMPT,))}
     if network.name == UNET:
         cases = {
             f"rows2-{_name(big)}-t{t:g}": _unet_inputs(network, latent_size(facts, big), (t, t), texts, f"{UNET} {t:g}")
             for t in _TIMESTEPS
         }
-        mixed = _unet_inputs(network, latent_size(facts, small), _MIXED_TIMESTEPS, texts, UNET)
+        mixed = _unet_inputs(network, latent_size(facts, small), _MIXED_TIMESTEPS, texts, UNET, chunks=2)
         return cases | {f"rows3-{_name(small)}-mixed": mixed}
     return vae_inputs(network, facts)
 
@@ -104,10 +103,16 @@ def token_ids(tokenizer: CLIPTokenizer, *prompts: str) -> Tensor:
     return ids.to(torch.int64)  # type: ignore[no-any-return]
 
 
+def token_vectors(network: Network, tokenizer: CLIPTokenizer, *prompts: str) -> Tensor:
+    """What the text encoder is fed: (n, 77, width), rows of its token table."""
+    table = network.module.text_encoder.get_input_embeddings().weight  # type: ignore[union-attr, operator]
+    return table.detach()[token_ids(tokenizer, *prompts)]  # type: ignore[no-any-return]
+
+
 def text_states(network: Network, tokenizer: CLIPTokenizer, prompts: Sequence[str] = PROMPTS) -> dict[str, Tensor]:
     """What the UNet is conditioned on for each prompt: (77, width), from the text encoder."""
     with torch.no_grad():
-        return {prompt: network.module(token_ids(tokenizer, prompt))[0] for prompt in prompts}
+        return {prompt: network.module(token_vectors(network, tokenizer, prompt))[0][0] for prompt in prompts}
 
 
 def noise(rows: int, size: tuple[int, int], seed: str, channels: int = 4) -> Tensor:
@@ -117,14 +122,21 @@ def noise(rows: int, size: tuple[int, int], seed: str, channels: int = 4) -> Ten
 
 
 def _unet_inputs(
-    network: Network, size: tuple[int, int], timesteps: tuple[float, ...], texts: Mapping[str, Tensor], seed: str
+    network: Network,
+    size: tuple[int, int],
+    timesteps: tuple[float, ...],
+    texts: Mapping[str, Tensor],
+    seed: str,
+    chunks: int = 1,
 ) -> Inputs:
+    """Of `chunks` texts a row is conditioned on, each is 77 tokens: a prompt too long for one."""
     rows = len(timesteps)
     widths = {spec.name: spec.shape[1] for spec in network.inputs if len(spec.shape) > 1}
+    turns = [torch.stack([texts[PROMPTS[(row + turn) % rows]] for row in range(rows)]) for turn in range(chunks)]
     inputs = {
         "sample": noise(rows, size, seed, int(widths["sample"])),
         "timestep": torch.tensor(timesteps),
-        "encoder_hidden_states": torch.stack([texts[prompt] for prompt in PROMPTS[:rows]]),
+        "encoder_hidden_states": torch.cat(turns, dim=1),
     }
     if TIMESTEP_COND in widths:
         scales = np.linspace(1, 14, rows, dtype=np.float32)  # what a distilled UNet is trained on

@@ -26,7 +26,7 @@ from .wrappers import Network
 
 OPSET = 23  # the first with Attention; TensorRT 10.14, onnxruntime 1.23 and OpenVINO read it
 INLINE_BYTES = 1024  # smaller tensors (biases, shapes, scales) stay in the graph, where parsers want shapes to be
-_EXAMPLE = {"rows": 2, "height": 3, "width": 5}  # all different and none 1: torch.export merges equal sizes
+_EXAMPLE = {"rows": 2, "height": 3, "width": 5, "tokens": 77}  # all different, none 1: torch.export merges equal sizes
 # diffusers' Upsample2D makes its input contiguous from 64 rows on. A graph knows no memory order, so it holds for more;
 # without the bound torch.export would find this out by itself, by tracing everything twice.
 _MAX_ROWS = 63
@@ -35,7 +35,7 @@ _MAX_ROWS = 63
 def export_network(network: Network, folder: Path) -> tuple[Path, Path]:
     """Write `folder/NAME.onnx` and `folder/NAME.safetensors` and return both paths.
 
-    The graph takes any number of rows, height and width that the network's specs allow.
+    The graph takes any number of rows and tokens, any height and width that the network's specs allow.
 
     Raises:
         onnx.checker.ValidationError: the graph is not valid ONNX (a defect of an exporter, not of the input).

@@ -40,7 +40,10 @@ class Network:
 
 
 class TextEncoder(nn.Module):
-    """Token ids to the last hidden state, after the final layer norm, as SD 1.x conditions on it."""
+    """Token vectors to hidden states, each after the final layer norm, as SD 1.x conditions on the last of them.
+
+    The runtime looks the vectors up in the bundle's token table, and so can put a textual inversion's among them.
+    """
 
     causal: Tensor
 
@@ -52,10 +55,15 @@ class TextEncoder(nn.Module):
         mask = torch.ones(1, 1, MAX_TOKENS, MAX_TOKENS, dtype=torch.bool).tril()
         self.register_buffer("causal", mask, persistent=False)
 
-    def forward(self, input_ids: Tensor) -> Tensor:
-        """(rows, 77) int64 -> (rows, 77, width)."""
-        hidden: Tensor = self.text_encoder(input_ids, attention_mask=self.causal).last_hidden_state
-        return hidden
+    def forward(self, inputs_embeds: Tensor) -> tuple[Tensor, Tensor]:
+        """(rows, 77, width) -> the last hidden state, (rows, 77, width); those before it, (rows, layers, 77, width)."""
+        text = self.text_encoder
+        hidden: Tensor = text.embeddings(inputs_embeds=inputs_embeds)
+        earlier = []
+        for layer in text.encoder.layers:
+            earlier.append(hidden)
+            hidden = layer(hidden, self.causal)
+        return text.final_layer_norm(hidden), text.final_layer_norm(torch.stack(earlier, dim=1))
 
 
 class UNet(nn.Module):
@@ -68,7 +76,7 @@ class UNet(nn.Module):
     def forward(
         self, sample: Tensor, timestep: Tensor, encoder_hidden_states: Tensor, timestep_cond: Tensor | None = None
     ) -> Tensor:
-        """(rows, channels, h, w), (rows,), (rows, 77, width), maybe (rows, 256) -> (rows, 4, h, w)."""
+        """(rows, channels, h, w), (rows,), (rows, tokens, width), maybe (rows, 256) -> (rows, 4, h, w)."""
         predicted: Tensor = self.unet(
             sample, timestep, encoder_hidden_states, timestep_cond=timestep_cond, return_dict=False
         )[0]
@@ -122,12 +130,15 @@ def vae_loaders(name: str, vae: StoredVae, *, encoder: bool) -> dict[str, Callab
 
 def text_encoder_network(text_encoder: CLIPTextModel) -> Network:
     """The text encoder as a component. As all of these, it sets the module to fp32 inference."""
-    width = int(text_encoder.config.hidden_size)
+    width, layers = (int(getattr(text_encoder.config, key)) for key in ("hidden_size", "num_hidden_layers"))
     return Network(
         TEXT_ENCODER,
         _ready(TextEncoder(text_encoder)),
-        (_spec("input_ids", "rows", MAX_TOKENS, dtype="int64"),),
-        (_spec("last_hidden_state", "rows", MAX_TOKENS, width),),
+        (_spec("inputs_embeds", "rows", MAX_TOKENS, width),),
+        (
+            _spec("last_hidden_state", "rows", MAX_TOKENS, width),
+            _spec("hidden_states", "rows", layers, MAX_TOKENS, width),
+        ),
     )
 
 
@@ -139,7 +150,8 @@ def unet_network(unet: UNet2DConditionModel) -> Network:
     inputs = [
         _spec("sample", "rows", int(config["in_channels"]), *size),
         _spec("timestep", "rows"),
-        _spec("encoder_hidden_states", "rows", MAX_TOKENS, int(config["cross_attention_dim"])),
+        # 77 tokens, or a multiple for a prompt in chunks
+        _spec("encoder_hidden_states", "rows", "tokens", int(config["cross_attention_dim"])),
     ]
     if config["time_cond_proj_dim"] is not None:
         inputs.append(_spec(TIMESTEP_COND, "rows", int(config["time_cond_proj_dim"])))
@@ -171,8 +183,8 @@ def _times(factor: int, name: str) -> str:
     return name if factor == 1 else f"{factor}*{name}"
 
 
-def _spec(name: str, *shape: int | str, dtype: str = "float32") -> TensorSpec:
-    return TensorSpec(name=name, dtype=dtype, shape=shape)
+def _spec(name: str, *shape: int | str) -> TensorSpec:
+    return TensorSpec(name=name, dtype="float32", shape=shape)
 
 
 def _with_fused_attention(module: Any) -> Any:

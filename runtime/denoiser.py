@@ -21,7 +21,7 @@ Prediction = Literal["epsilon", "v_prediction"]
 
 @dataclass(frozen=True, eq=False)
 class Conditioning:
-    """What a request asks the model to draw: text embeddings (77, width) float32, and how strongly.
+    """What a request asks the model to draw: text embeddings (77 * k, width) float32 of one k, and how strongly.
 
     Without `negative` a latent costs one row instead of two: there is no guidance, or the UNet is told the scale.
     """
@@ -58,7 +58,7 @@ class Denoiser:
         self._guidance_width = guidance_width(unet.inputs)
 
     def answer(self, questions: Sequence[Question]) -> list[NDArray[np.float32]]:
-        """The clean latents, seen from each question's `x` at its sigma; all latents have one size.
+        """The clean latents, seen from each question's `x` at its sigma; latents have one size, texts one length.
 
         Returns one (n, 4, h, w) float32 array for each question, of the shape of its `x`.
         """

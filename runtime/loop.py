@@ -99,7 +99,8 @@ class Job:
 class DenoisingLoop:
     """The requests under way. One thread owns it, together with the engines.
 
-    A call of the UNet holds one latent size, so sizes take turns; within a size every request gets its answer.
+    A call of the UNet holds one latent size and one length of texts, so these take turns; within a group every request
+    gets its answer.
     """
 
     def __init__(self, denoiser: Denoiser) -> None:
@@ -114,21 +115,21 @@ class DenoisingLoop:
         self._jobs.append(job)
 
     def step(self) -> list[Job]:
-        """Answer the open question of every request of one latent size; returns those requests.
+        """Answer the open question of every request of one latent size and length of texts; returns those requests.
 
         Requests that finish, fail or were cancelled leave the loop.
         """
         self._jobs = [job for job in self._jobs if not job.done]
         if not self._jobs:
             return []
-        size = _size(self._jobs[0])
-        chosen = [job for job in self._jobs if _size(job) == size]
+        group = _group(self._jobs[0])
+        chosen = [job for job in self._jobs if _group(job) == group]
         self._answer(chosen)
         served = set(map(id, chosen))
         others = [job for job in self._jobs if id(job) not in served]
         self._jobs = others + [
             job for job in chosen if not job.done
-        ]  # the size just served goes to the end of the queue
+        ]  # the group just served goes to the end of the queue
         return chosen
 
     def _answer(self, jobs: list[Job]) -> None:
@@ -142,5 +143,7 @@ class DenoisingLoop:
             job.answer(answer)
 
 
-def _size(job: Job) -> tuple[int, ...]:
-    return job.question.query.x.shape[2:]
+def _group(job: Job) -> tuple[int, ...]:
+    """What the rows of one UNet call have in common: height and width of the latent, tokens of the text."""
+    question = job.question
+    return (*question.query.x.shape[2:], len(question.conditioning.positive))

@@ -6,7 +6,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -26,11 +26,14 @@ from latentrt.engines.version import __version__
 
 from .denoiser import Conditioning, Denoiser
 from .loop import DenoisingLoop, Job, Step
-from .noise import TorchCpuNoise
 from .picture import to_image
+from .prompt.encoder import EncodedPrompts, PromptEncoder, prompt_facts
+from .prompt.textual_inversion import read_textual_inversion
+from .prompt.token_table import TokenTable
 from .request import Plan, Request, plan
 from .samplers import get_sampler
-from .tokenizer import ClipTokenizer, truncation_warning
+from .seeds import noise_facts, open_noise, start_noise
+from .tokenizer import ClipTokenizer
 
 MAX_ROWS = 8  # of one UNet call: four guided pictures at once
 
@@ -58,6 +61,7 @@ class Drawing:
 
     request: Request
     plan: Plan
+    texts: EncodedPrompts
     job: Job
 
 
@@ -72,11 +76,12 @@ class Pipeline:
         self._engines: dict[str, Engine] = {}
         self._closed = False
         self._stack = ExitStack()
-        self._tokenizer = ClipTokenizer.from_file(bundle.file(bundle.manifest.tokenizer))
+        tokenizer = ClipTokenizer.from_file(bundle.file(bundle.manifest.tokenizer))
+        table = TokenTable(bundle.file(bundle.manifest.token_embedding))
         with ExitStack() as on_failure:
             on_failure.callback(self.close)
             unet = self._engine(UNET)
-            self._engine(TEXT_ENCODER)
+            self._prompts = PromptEncoder(tokenizer, table, self._engine(TEXT_ENCODER), max_rows)
             on_failure.pop_all()
         self._loop = DenoisingLoop(Denoiser(unet, bundle.manifest.model.prediction_type, max_rows))
 
@@ -93,6 +98,18 @@ class Pipeline:
             InputError: no engine of this name.
         """
         return cls(Bundle.open(path), engine, max_rows)
+
+    def load_textual_inversion(self, path: str | Path, token: str | None = None) -> str:
+        """Make a `.safetensors` embedding a word of later prompts; returns the word.
+
+        The word is `token`; without one, the name in a file of diffusers' form, or else the file's name without suffix.
+
+        Raises:
+            InputError: not one embedding of this model's width, or the word is taken.
+        """
+        embedding = read_textual_inversion(path, token)
+        self._prompts.new_tokens.add(embedding)
+        return embedding.token
 
     def generate(self, prompt: str, **options: Any) -> Result:
         """Draw a prompt to the end; `options` are those of `Request`.
@@ -111,13 +128,19 @@ class Pipeline:
         """Take a request into the loop. It joins at the next `step()`, beside the requests already there."""
         planned = plan(request, self.bundle.manifest)
         schedule = planned.schedule
-        noise = TorchCpuNoise(request.seed)
-        start = noise.normal(planned.latent_shape) if request.latents is None else request.latents
+        noise = open_noise(request, planned.latent_shape[0])
+        start = start_noise(request, noise, planned.latent_shape) if request.latents is None else request.latents
         x = start * np.float32(schedule.init_scale)
         sampling = get_sampler(request.sampler).sample(x, schedule, noise)
-        job = Job(sampling, self._conditioning(request), schedule.steps, np.float32(schedule.final_scale), on_step)
+        # a distilled UNet is told the scale: it needs no second row, and takes no negative prompt
+        told = guidance_width(self.bundle.component(UNET).inputs) is not None
+        texts = self._prompts.encode(replace(request, guidance_scale=1.0) if told else request)
+        for warning in texts.warnings:
+            warnings.warn(warning, PromptWarning, stacklevel=4)
+        conditioning = Conditioning(texts.positive, texts.negative, request.guidance_scale)
+        job = Job(sampling, conditioning, schedule.steps, np.float32(schedule.final_scale), on_step)
         self._loop.join(job)
-        return Drawing(request, planned, job)
+        return Drawing(request, planned, texts, job)
 
     def step(self) -> list[Job]:
         """Answer one question of every request of one size: one step, for most samplers. Empty when none is live."""
@@ -173,17 +196,6 @@ class Pipeline:
             self._engines[component] = self._stack.enter_context(self._backend.open(self.bundle, component, folder))
         return self._engines[component]
 
-    def _conditioning(self, request: Request) -> Conditioning:
-        # a distilled UNet is told the scale: it needs no second row, and takes no negative prompt
-        guided = request.guided and guidance_width(self.bundle.component(UNET).inputs) is None
-        prompts = [request.prompt, request.negative_prompt] if guided else [request.prompt]
-        tokens = [self._tokenizer.encode(prompt) for prompt in prompts]
-        for cut in filter(None, (t.cut for t in tokens)):
-            warnings.warn(truncation_warning(cut), PromptWarning, stacklevel=5)
-        engine = self._engine(TEXT_ENCODER)
-        hidden = engine.run({"input_ids": np.stack([t.ids for t in tokens])})[engine.outputs[0].name]
-        return Conditioning(hidden[0], hidden[1] if guided else None, request.guidance_scale)
-
     def _facts(self, drawing: Drawing, index: int) -> dict[str, str]:
         request, planned = drawing.request, drawing.plan
         used = (UNET, TEXT_ENCODER, decoder_component(planned.decoder))
@@ -191,7 +203,8 @@ class Pipeline:
         return {
             "prompt": request.prompt,
             "negative_prompt": request.negative_prompt,
-            "seed": f"{request.seed}{'' if request.latents is None else ', start latents given'}",
+            **noise_facts(request, index, request.num_images_per_prompt, given=request.latents is not None),
+            **prompt_facts(request, drawing.texts),
             "image": f"{index + 1} of {request.num_images_per_prompt}",
             "sampler": request.sampler + (" karras" if request.karras else ""),
             "steps": str(request.num_inference_steps),

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from latentrt.engines.errors import InputError, unknown_name
 from latentrt.engines.manifest import UNET, Manifest
 
-from .noise import torch_seed
+from .prompt.options import PromptSyntax, check_prompt_options
 from .samplers import prepare
 from .schedule import NoiseTable, Schedule
+from .seeds import check_seeds
 from .tokenizer import check_text
 
 MAX_SIZE = 4096  # pixels on a side
@@ -28,6 +29,14 @@ class Request:
 
     Guidance is on where `guidance_scale` is above 1, as in diffusers; each latent then costs two UNet rows. `latents`
     is start noise of unit variance, (n, 4, height / 8, width / 8) float32, in place of what `seed` would draw.
+
+    `noise` is the device whose PyTorch stream is drawn: "cpu"; "cuda", a GPU with a thread for every element; or
+    "cuda:rtx4090", "cuda:128x1536", a certain GPU. All images come from one stream, or with `seed_per_image` from
+    seed, seed + 1, ... `variation_strength` (0 to 1) turns the start noise towards that of `variation_seed`.
+
+    A "plain" prompt means what it means in diffusers; in a "weighted" one `(word:1.3)`, `[word]` and BREAK mean what
+    they mean in the web UIs. `max_prompt_chunks` is how many chunks of 75 tokens a prompt may fill; the rest is cut.
+    `clip_skip` leaves out as many of the text encoder's last layers.
     """
 
     prompt: str
@@ -42,6 +51,13 @@ class Request:
     karras: bool = False
     decoder: str | None = None
     latents: NDArray[np.float32] | None = None
+    noise: str = "cpu"
+    seed_per_image: bool = False
+    variation_seed: int = 0
+    variation_strength: float = 0.0
+    prompt_syntax: PromptSyntax = "plain"
+    max_prompt_chunks: int = 1
+    clip_skip: int | None = None
 
     @property
     def guided(self) -> bool:
@@ -74,7 +90,8 @@ def plan(request: Request, manifest: Manifest) -> Plan:
     scale = request.guidance_scale
     if isinstance(scale, bool) or not isinstance(scale, int | float) or not math.isfinite(scale) or scale < 0:
         raise InputError(f"guidance_scale is a finite number, 0 or more; got {scale!r}")
-    torch_seed(request.seed)
+    check_seeds(request, request.num_images_per_prompt)
+    check_prompt_options(request, manifest)
     decoder = manifest.default_decoder if request.decoder is None else request.decoder
     if decoder not in manifest.decoders:
         raise unknown_name("decoder", decoder, manifest.decoders)

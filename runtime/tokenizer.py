@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,7 +42,7 @@ class ClipTokenizer:
 
     def __init__(self, tokenizer: Tokenizer, pad_token_id: int) -> None:
         self._tokenizer = tokenizer
-        self._pad_token_id = pad_token_id
+        self.pad_token_id = pad_token_id
 
     @classmethod
     def from_file(cls, path: str | Path) -> ClipTokenizer:
@@ -69,15 +70,33 @@ class ClipTokenizer:
         check_text("prompt", prompt)
         encoding = self._tokenizer.encode(prompt, add_special_tokens=False)
         fitting = encoding.ids[:ROOM]
-        ids = np.full(MAX_TOKENS, self._pad_token_id, np.int64)
+        ids = np.full(MAX_TOKENS, self.pad_token_id, np.int64)
         ids[: len(fitting) + 2] = [START_OF_TEXT, *fitting, END_OF_TEXT]
         return Tokens(ids, _cut(prompt, encoding))
 
+    def ids(self, text: str) -> list[int]:
+        """The ids of a text of any length, without start, end and padding.
 
-def truncation_warning(cut: str) -> str:
+        Raises:
+            InputError: as `encode`.
+        """
+        check_text("prompt", text)
+        return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
+
+    def text(self, ids: Sequence[int]) -> str:
+        """About what the ids were made of: in lower case, a space after each word."""
+        symbols = (self._tokenizer.id_to_token(i) for i in ids)
+        return "".join(filter(None, symbols)).replace("</w>", " ")
+
+
+def truncation_warning(cut: str, max_chunks: int = 1) -> str:
     """One line that tells a user which words of the prompt the model does not see; `cut` as in `Tokens`, not empty."""
     shown = repr(cut) if len(cut) <= _SHOWN else f"{cut[:_SHOWN]!r} and {len(cut) - _SHOWN} more characters"
-    return f"the prompt is longer than the {MAX_TOKENS} tokens that the model reads; this part of it was cut: {shown}"
+    if max_chunks == 1:
+        limit = f"is longer than the {MAX_TOKENS} tokens that the model reads"
+    else:
+        limit = f"fills more than the {max_chunks} chunks of {ROOM} tokens that max_prompt_chunks allows"
+    return f"the prompt {limit}; this part of it was cut: {shown}"
 
 
 def _read(path: Path) -> Tokenizer:

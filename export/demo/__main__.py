@@ -8,7 +8,7 @@ from pathlib import Path
 
 import transformers
 from diffusers import AutoencoderKL, UNet2DConditionModel
-from transformers import CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTextModel
 
 from latentrt.engines.manifest import OWN_DECODER
 
@@ -16,20 +16,19 @@ from ..source import load_source
 from ..vocabulary import clip_tokenizer
 from .autoencoder import autoencoders, train_autoencoder
 from .config import CHECKPOINT, Recipe
-from .diffusion import train_detail, train_diffusion
+from .diffusion import Lessons, train_detail, train_diffusion
 from .pack import CHECKPOINT_FILE, pack_demo
-from .pool import LatentPool, latent_pool
+from .pool import latent_pool
 from .text import train_text_encoder
 
 
 @dataclass(frozen=True)
 class FirstRound:
-    """What trains from nothing: everything after it trains on from here."""
+    """What trains from nothing: the second round trains on from here."""
 
     vae: AutoencoderKL
-    encoder: CLIPTextModel
     unet: UNet2DConditionModel
-    pool: LatentPool
+    lessons: Lessons
 
 
 def main() -> None:
@@ -46,32 +45,32 @@ def main() -> None:
 
 
 def train_and_pack(recipe: Recipe, state: Path, output: Path, *, start_from: Path | None = None) -> None:
-    """The whole recipe: autoencoder, text encoder, diffusion model; then decoders and detail; then the checkpoint."""
+    """The whole recipe: autoencoder, text encoder, UNet; then decoders and detail; then the checkpoint."""
     state.mkdir(parents=True, exist_ok=True)
-    tokenizer = clip_tokenizer()
-    if start_from is None:
-        first = train_first_round(recipe, tokenizer, state)
-    else:
-        first = load_first_round(recipe, start_from, state)
-    vaes = autoencoders(first.vae, first.pool, recipe, state)
-    unet, unet_ema = train_detail(first.unet, recipe, first.pool, first.encoder, tokenizer, state)
-    pack_demo(unet, unet_ema, vaes, first.encoder, output)
+    first = train_first_round(recipe, state) if start_from is None else load_first_round(recipe, start_from, state)
+    vaes = autoencoders(first.vae, first.lessons.pool, recipe, state)
+    unet, unet_ema = train_detail(first.unet, recipe.detail, first.lessons, state)
+    pack_demo(unet, unet_ema, vaes, first.lessons.encoder, output)
 
 
-def train_first_round(recipe: Recipe, tokenizer: CLIPTokenizer, state: Path) -> FirstRound:
+def train_first_round(recipe: Recipe, state: Path) -> FirstRound:
     """Train autoencoder, text encoder and UNet from nothing."""
     vae = train_autoencoder(recipe.autoencoder, state)
-    pool = latent_pool(vae, recipe.latent_pool, state)
-    encoder = train_text_encoder(recipe.text, tokenizer, state)
-    unet, _ = train_diffusion(recipe, pool, encoder, tokenizer, state)
-    return FirstRound(vae, encoder, unet, pool)
+    encoder = train_text_encoder(recipe.text, clip_tokenizer(), state)
+    lessons = _lessons(recipe, vae, encoder, state)
+    unet, _ = train_diffusion(recipe.diffusion, recipe.plain_noise_steps, lessons, state)
+    return FirstRound(vae, unet, lessons)
 
 
 def load_first_round(recipe: Recipe, folder: Path, state: Path) -> FirstRound:
     """Take them from a packed checkpoint: the raw weights of its UNet, its own autoencoder."""
     source = load_source(folder / CHECKPOINT_FILE, vaes={}, weights="raw")
     vae = source.vaes[OWN_DECODER].load()
-    return FirstRound(vae, source.text_encoder.load(), source.unet.load(), latent_pool(vae, recipe.latent_pool, state))
+    return FirstRound(vae, source.unet.load(), _lessons(recipe, vae, source.text_encoder.load(), state))
+
+
+def _lessons(recipe: Recipe, vae: AutoencoderKL, encoder: CLIPTextModel, state: Path) -> Lessons:
+    return Lessons(latent_pool(vae, recipe.latent_pool, state), encoder, clip_tokenizer(), recipe.caption_dropout)
 
 
 if __name__ == "__main__":

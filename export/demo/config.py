@@ -70,9 +70,9 @@ class Recipe:
     autoencoder: Stage = field(default_factory=lambda: Stage(steps=4000, batch=16, learning_rate=1e-3))
     diffusion: Stage = field(default_factory=lambda: Stage(steps=8000, batch=32, learning_rate=6e-4, warmup=200))
     decoder: Stage = field(default_factory=lambda: Stage(steps=6000, batch=16, learning_rate=6e-4))
-    detail: Stage = field(default_factory=lambda: Stage(steps=4000, batch=32, learning_rate=3e-4, warmup=200))
-    ft_ema: Stage = field(default_factory=lambda: Stage(steps=500, batch=4, learning_rate=2e-4, ema_decay=0.99))
-    ft_mse: Stage = field(default_factory=lambda: Stage(steps=500, batch=4, learning_rate=2e-4, ema_decay=0.99))
+    detail: Stage = field(default_factory=lambda: Stage(steps=3700, batch=32, learning_rate=3e-4, warmup=200))
+    ft_ema: Stage = field(default_factory=lambda: Stage(steps=600, batch=4, learning_rate=8e-5, ema_decay=0.995))
+    ft_mse: Stage = field(default_factory=lambda: Stage(steps=600, batch=4, learning_rate=8e-5, ema_decay=0.995))
     plain_noise_steps: int = 2900  # of the diffusion model; then `diffusion.py` makes the text worth reading
     latent_pool: int = 24_000  # scenes encoded once, before decoders and diffusion model train on them
     caption_dropout: float = 0.1  # so that the empty prompt means "any scene"

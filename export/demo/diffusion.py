@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from .config import SEED, UNET, VAE, Recipe, Stage
+from .config import SEED, UNET, VAE, Stage
 from .pool import LatentPool, pooled_scene
 from .scenes import Scene, caption
 from .text import tokenize
@@ -69,70 +69,58 @@ def prepare(unet: UNet2DConditionModel) -> UNet2DConditionModel:
     return unet
 
 
-def train_diffusion(
-    recipe: Recipe, pool: LatentPool, encoder: CLIPTextModel, tokenizer: CLIPTokenizer, folder: Path
-) -> Unets:
-    """Train the UNet from nothing, on plain noise and then with an eye to the words: raw weights and their average."""
-    unet = build()
-    loss = _loss(unet, pool, encoder, tokenizer, recipe, recipe.diffusion.batch, seed=4)
+@dataclass(frozen=True)
+class Lessons:
+    """What the UNet learns from: encoded scenes, the encoder of their captions, and how many captions are left out."""
 
-    def in_two_parts(step: int) -> Tensor:
-        return loss(step, PLAIN if step < recipe.plain_noise_steps else WORDS)
+    pool: LatentPool
+    encoder: CLIPTextModel
+    tokenizer: CLIPTokenizer
+    caption_dropout: float
 
-    return _trained("diffusion", unet, recipe.diffusion, in_two_parts, folder)
-
-
-def train_detail(
-    unet: UNet2DConditionModel,
-    recipe: Recipe,
-    pool: LatentPool,
-    encoder: CLIPTextModel,
-    tokenizer: CLIPTokenizer,
-    folder: Path,
-) -> Unets:
-    """Train `unet` on, with an eye to detail: raw weights and their average."""
-    unet = prepare(unet.train().requires_grad_(True))
-    loss = _loss(unet, pool, encoder, tokenizer, recipe, recipe.detail.batch, seed=7)
-    return _trained("detail", unet, recipe.detail, lambda step: loss(step, DETAIL), folder)
-
-
-def _trained(name: str, unet: UNet2DConditionModel, stage: Stage, loss: Callable[[int], Tensor], folder: Path) -> Unets:
-    averaged: UNet2DConditionModel = train(name, unet, stage, loss, folder).module
-    return unet.eval(), averaged.eval()
-
-
-def _loss(
-    unet: UNet2DConditionModel,
-    pool: LatentPool,
-    encoder: CLIPTextModel,
-    tokenizer: CLIPTokenizer,
-    recipe: Recipe,
-    batch: int,
-    *,
-    seed: int,
-) -> Callable[[int, Emphasis], Tensor]:
-    """The loss of a training step: the error of the predicted noise, weighed by the signal-to-noise ratio."""
-    alpha_bar = alphas_cumprod()
-
-    def loss(step: int, emphasis: Emphasis) -> Tensor:
-        rng = np.random.default_rng([SEED, seed, step])
-        rows = rng.integers(0, len(pool), batch)
-        captions = [_caption_or_nothing(pooled_scene(int(i)), rng, recipe.caption_dropout) for i in rows]
-        x_0 = pool.sample(rows) * VAE["scaling_factor"]
+    def loss(self, unet: UNet2DConditionModel, batch: int, rng: np.random.Generator, emphasis: Emphasis) -> Tensor:
+        """The error of the predicted noise on `batch` scenes, weighed by the signal-to-noise ratio."""
+        rows = rng.integers(0, len(self.pool), batch)
+        captions = [_caption_or_nothing(pooled_scene(int(i)), rng, self.caption_dropout) for i in rows]
+        x_0 = self.pool.sample(rows) * VAE["scaling_factor"]
         eps = torch.randn_like(x_0) + emphasis.offset * offset_noise(x_0)
         t = timesteps(batch, emphasis.noisy_share)
-        a = alpha_bar[t][:, None, None, None]
+        a = alphas_cumprod()[t][:, None, None, None]
         x_t = a.sqrt() * x_0 + (1 - a).sqrt() * eps
         with autocast():
             with torch.no_grad():
-                context = encoder(tokenize(tokenizer, captions)).last_hidden_state
+                context = self.encoder(tokenize(self.tokenizer, captions)).last_hidden_state
             predicted = unet(x_t.contiguous(memory_format=torch.channels_last), t, context).sample
         snr = a / (1 - a)
         weight = snr.clamp(emphasis.snr_floor, emphasis.snr_ceiling) / snr
         total: Tensor = (weight * (predicted.float() - eps).square()).mean()
         return total
 
-    return loss
+
+def train_diffusion(stage: Stage, plain_noise_steps: int, lessons: Lessons, folder: Path) -> Unets:
+    """Train the UNet from nothing, on plain noise and then with an eye to the words: raw weights and their average."""
+    unet = build()
+
+    def loss(step: int) -> Tensor:
+        emphasis = PLAIN if step < plain_noise_steps else WORDS
+        return lessons.loss(unet, stage.batch, np.random.default_rng([SEED, 4, step]), emphasis)
+
+    return _trained("diffusion", unet, stage, loss, folder)
+
+
+def train_detail(unet: UNet2DConditionModel, stage: Stage, lessons: Lessons, folder: Path) -> Unets:
+    """Train `unet` on, with an eye to detail: raw weights and their average."""
+    unet = prepare(unet.train().requires_grad_(True))
+
+    def loss(step: int) -> Tensor:
+        return lessons.loss(unet, stage.batch, np.random.default_rng([SEED, 7, step]), DETAIL)
+
+    return _trained("detail", unet, stage, loss, folder)
+
+
+def _trained(name: str, unet: UNet2DConditionModel, stage: Stage, loss: Callable[[int], Tensor], folder: Path) -> Unets:
+    averaged: UNet2DConditionModel = train(name, unet, stage, loss, folder).module
+    return unet.eval(), averaged.eval()
 
 
 def offset_noise(like: Tensor) -> Tensor:

@@ -143,10 +143,30 @@ def generate(
     negative_prompt: Annotated[str, typer.Option(help="What not to draw.")] = "",
     steps: Annotated[int, typer.Option(help="Denoising steps.")] = 20,
     guidance_scale: Annotated[float, typer.Option(help="Strength of the prompt; 1 or less turns guidance off.")] = 7.5,
-    seed: Annotated[int, typer.Option(help="Seed of PyTorch's CPU noise stream.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of PyTorch's noise stream.")] = 0,
     width: Annotated[int | None, typer.Option(help="Pixels; the model's own size if not given.")] = None,
     height: Annotated[int | None, typer.Option(help="Pixels; the model's own size if not given.")] = None,
-    images: Annotated[int, typer.Option("-n", "--num-images", help="Pictures to draw from one noise stream.")] = 1,
+    images: Annotated[int, typer.Option("-n", "--num-images", help="Pictures to draw, all from one noise stream.")] = 1,
+    noise: Annotated[
+        str, typer.Option(help="PyTorch's stream on cpu, cuda, or a certain GPU: cuda:rtx4090, cuda:128x1536.")
+    ] = "cpu",
+    seed_per_image: Annotated[
+        bool, typer.Option("--seed-per-image", help="Draw the pictures of -n from seed, seed + 1, ... instead.")
+    ] = False,
+    variation_seed: Annotated[int, typer.Option(help="Seed of the noise that the start noise is turned towards.")] = 0,
+    variation_strength: Annotated[float, typer.Option(help="How far, from 0 (not at all) to 1.")] = 0.0,
+    prompt_syntax: Annotated[
+        Literal["plain", "weighted"],
+        typer.Option(help="weighted: (word:1.3), [word] and BREAK mean what they mean in the web UIs."),
+    ] = "plain",
+    max_prompt_chunks: Annotated[
+        int, typer.Option(help="Chunks of 75 tokens that a prompt may fill; the rest is cut.")
+    ] = 1,
+    clip_skip: Annotated[int | None, typer.Option(help="Last layers of the text encoder to leave out.")] = None,
+    embedding: Annotated[
+        list[str] | None,
+        typer.Option(metavar="[TOKEN=]FILE", help="A textual inversion (.safetensors); may be given again."),
+    ] = None,
     sampler: Annotated[str, typer.Option(help="euler, euler_ancestral, ddim, pndm or dpmpp_2m.")] = "euler",
     karras: Annotated[bool, typer.Option("--karras", help="Karras noise levels (euler and dpmpp_2m).")] = False,
     decoder: Annotated[str | None, typer.Option(help="A decoder of the bundle.")] = None,
@@ -171,8 +191,27 @@ def generate(
         sampler=sampler,
         karras=karras,
         decoder=decoder,
+        noise=noise,
+        seed_per_image=seed_per_image,
+        variation_seed=variation_seed,
+        variation_strength=variation_strength,
+        prompt_syntax=prompt_syntax,
+        max_prompt_chunks=max_prompt_chunks,
+        clip_skip=clip_skip,
     )
-    generate_command(console, bundle, request, engine, output)
+    generate_command(console, bundle, request, engine, output, embeddings=embedding or [])
+
+
+@app.command()
+def import_embedding(
+    source: Annotated[Path, typer.Argument(metavar="FILE", help="A .pt, .bin or .safetensors file.")],
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="SAFETENSORS", help="Where the embedding goes.")],
+    token: Annotated[str | None, typer.Option(help="The word it is called by; else the file's own.")] = None,
+) -> None:
+    """Convert a textual inversion to the .safetensors file that generate --embedding takes."""
+    from .commands.import_embedding import import_embedding_command
+
+    import_embedding_command(source, output, token)
 
 
 @app.command()

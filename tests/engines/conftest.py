@@ -30,7 +30,7 @@ from latentrt.engines.manifest import (
 )
 from latentrt.engines.tensor import TensorSpec
 
-WIDTH, VOCABULARY, TOKENS = 8, 64, 77  # the table of 64 x 8 floats is beyond the 1024 bytes that a build keeps inline
+WIDTH, VOCABULARY, TOKENS = 8, 64, 77  # the table of 77 x 8 floats is beyond the 1024 bytes that a build keeps inline
 Weights = dict[str, np.ndarray]
 Relist = Callable[[Path], None]
 Edit = Callable[..., None]
@@ -42,14 +42,14 @@ def _spec(name: str, *shape: int | str, dtype: str = "float32") -> TensorSpec:
 
 SPECS: dict[str, tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]] = {
     "text_encoder": (
-        (_spec("input_ids", "rows", TOKENS, dtype="int64"),),
+        (_spec("inputs_embeds", "rows", TOKENS, WIDTH),),
         (_spec("last_hidden_state", "rows", TOKENS, WIDTH),),
     ),
     "unet": (
         (
             _spec("sample", "rows", 4, "2*height", "2*width"),
             _spec("timestep", "rows"),
-            _spec("encoder_hidden_states", "rows", TOKENS, WIDTH),
+            _spec("encoder_hidden_states", "rows", "tokens", WIDTH),
         ),
         (_spec("out_sample", "rows", 4, "2*height", "2*width"),),
     ),
@@ -70,9 +70,9 @@ def _nodes(component: str) -> tuple[list[onnx.NodeProto], Weights]:
     draw = np.random.default_rng(len(component)).standard_normal
     weights: Weights
     if component == "text_encoder":
-        weights = {"table": draw((VOCABULARY, WIDTH)), "scale": draw(WIDTH)}
+        weights = {"position": draw((TOKENS, WIDTH)), "scale": draw(WIDTH)}
         nodes = [
-            oh.make_node("Gather", ["table", "input_ids"], ["embedded"]),
+            oh.make_node("Add", ["inputs_embeds", "position"], ["embedded"]),
             oh.make_node("Mul", ["embedded", "scale"], ["last_hidden_state"]),
         ]
     elif component == "unet":
@@ -139,14 +139,11 @@ def make_feeds(component: str, rows: int, height: int, width: int) -> dict[str, 
     """Feeds that fit a component of the tiny bundle."""
     rng = np.random.default_rng(rows)
     sizes = {"rows": rows, "height": height, "width": width, "8*height": 8 * height, "8*width": 8 * width}
-    sizes |= {"2*height": 2 * height, "2*width": 2 * width}
+    sizes |= {"2*height": 2 * height, "2*width": 2 * width, "tokens": TOKENS}
     feeds = {}
     for spec in SPECS[component][0]:
         shape = tuple(sizes[d] if isinstance(d, str) else d for d in spec.shape)
-        if spec.dtype == "int64":
-            feeds[spec.name] = rng.integers(0, VOCABULARY, shape)
-        else:
-            feeds[spec.name] = rng.standard_normal(shape).astype(np.float32)
+        feeds[spec.name] = rng.standard_normal(shape).astype(np.float32)
     return feeds
 
 
@@ -189,7 +186,10 @@ def tiny_original(tmp_path_factory: pytest.TempPathFactory) -> Path:
             max_abs_error=9e-7,
         )
     (folder / "golden/trajectory.safetensors").write_bytes(save({"latents": np.zeros((1, 4, 2, 2), np.float32)}))
-    (folder / "tokenizer/tokenizer.json").write_text("{}\n")  # engines never parse it
+    (folder / "tokenizer/tokenizer.json").write_text("{}\n")  # engines never parse it, nor the table
+    (folder / "tokenizer/token_embedding.safetensors").write_bytes(
+        save({"t": np.zeros((VOCABULARY, WIDTH), np.float32)})
+    )
     (folder / "LICENSE-MODEL").write_text("Made by hand for tests.\n")
     manifest = Manifest(
         format=FORMAT,
@@ -208,6 +208,7 @@ def tiny_original(tmp_path_factory: pytest.TempPathFactory) -> Path:
         decoders=("kl-f8",),
         default_decoder="kl-f8",
         tokenizer="tokenizer/tokenizer.json",
+        token_embedding="tokenizer/token_embedding.safetensors",
         trajectory="golden/trajectory.safetensors",
         licence=Licence(name="test", files=("LICENSE-MODEL",), missing=("NOTICE",)),
         provenance={"source": "by hand", "source.sha256": hashlib.sha256(b"").hexdigest()},

@@ -33,6 +33,7 @@ FILES = (
     "onnx/unet.safetensors",
     "onnx/vae_decoder.kl-f8.onnx",
     "onnx/vae_encoder.onnx",
+    "tokenizer/token_embedding.safetensors",
     "tokenizer/tokenizer.json",
 )
 

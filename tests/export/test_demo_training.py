@@ -48,6 +48,17 @@ def test_training_again_changes_nothing(packed: Path) -> None:
     assert (packed / "again" / "demo.safetensors").read_bytes() == before
 
 
+def test_a_packed_checkpoint_trains_on_with_its_encoders_untouched(packed: Path) -> None:
+    start = packed / "checkpoint"
+    train_and_pack(Recipe.quick(), packed / "further-state", packed / "further", start_from=start)
+    before, after = (load_file(folder / "demo.safetensors") for folder in (start, packed / "further"))
+    changed = {key for key, tensor in before.items() if not torch.equal(tensor, after[key])}
+    frozen = ("first_stage_model.encoder.", "first_stage_model.quant_conv.", "cond_stage_model.")
+    assert not any(key.startswith(frozen) for key in changed)
+    assert any(key.startswith("model.diffusion_model.") for key in changed)
+    assert any(key.startswith("first_stage_model.decoder.") for key in changed)
+
+
 def test_an_interrupted_run_resumes_to_the_same_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stage = Stage(steps=12, batch=2, learning_rate=1e-2, warmup=2)
 

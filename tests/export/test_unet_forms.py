@@ -59,7 +59,7 @@ def test_a_distilled_unet_is_exported_with_its_guidance_input(tmp_path: Path) ->
     """Recorded by PyTorch through latentrt's wrapper, replayed in onnxruntime, and asked of diffusers' module."""
     unet = _unet(time_cond_proj_dim=256)
     model = load_source(_checkpoint(tmp_path, unet), vaes={})
-    recorder = Recorder(model, tmp_path / "trajectory")
+    recorder = Recorder(model, trajectory=tmp_path / "trajectory", token_table=tmp_path / "table")
     recorder._texts = TEXTS  # what the text encoder would have left
     cases = []
 
@@ -108,7 +108,7 @@ def test_an_inpainting_unet_is_recognised_by_its_channels(tmp_path: Path) -> Non
     """Mask and masked picture are five channels more; there is no drawing from text alone, so no trajectory."""
     unet = _unet(in_channels=9)
     model = load_source(_checkpoint(tmp_path, unet), vaes={})
-    recorder = Recorder(model, tmp_path / "trajectory")
+    recorder = Recorder(model, trajectory=tmp_path / "trajectory", token_table=tmp_path / "table")
     recorder._texts = TEXTS
     loaders = network_loaders(model)
     network = loaders[UNET]()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -16,8 +17,13 @@ from latentrt.runtime.pipeline import Pipeline, Result, Stream
 from latentrt.runtime.request import Request, plan
 
 
-def generate_command(console: Console, path: Path, request: Request, engine: str, output: Path) -> None:
-    """Draw `request` and write its pictures; prints each file's name on standard output."""
+def generate_command(
+    console: Console, path: Path, request: Request, engine: str, output: Path, embeddings: Sequence[str] = ()
+) -> None:
+    """Draw `request` and write its pictures; prints each file's name on standard output.
+
+    Each of `embeddings` is the path of a textual inversion, or TOKEN=PATH.
+    """
     if output.suffix.lower() != ".png":
         raise InputError(f"cannot write {output}: pictures are PNG files; give a name that ends in .png")
     plan(request, Bundle.open(path).manifest)  # before engines are opened, which may take seconds
@@ -27,11 +33,21 @@ def generate_command(console: Console, path: Path, request: Request, engine: str
         for place in places:
             place.touch()  # what cannot be written is known before any work is done
         pipeline = stack.enter_context(Pipeline.open(path, engine=engine))
+        for word in embeddings:
+            _load(pipeline, word)
         result = _draw(console, Stream(pipeline, request), request.num_inference_steps)
         for place, image in zip(places, result.images, strict=True):
             place.write_bytes(png_bytes(image))
     for name in names:
         print(name)
+
+
+def _load(pipeline: Pipeline, word: str) -> None:
+    token, equals, path = word.rpartition("=")
+    if Path(word).exists() or not equals:  # a path may hold '=' too
+        pipeline.load_textual_inversion(word)
+    else:
+        pipeline.load_textual_inversion(path, token)
 
 
 def _file_names(output: Path, count: int) -> list[Path]:
