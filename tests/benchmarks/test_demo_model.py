@@ -6,8 +6,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from latentrt.benchmarks.demo_model import CHECKPOINT, GUIDANCE, VAES, adherence, checkpoint_hashes
 from latentrt.benchmarks.machine import RESULTS
 
@@ -15,7 +13,7 @@ from latentrt.benchmarks.machine import RESULTS
 def test_a_sample_of_held_out_captions_is_drawn_as_asked(demo_bundle: Path) -> None:
     shares = adherence(demo_bundle, GUIDANCE, limit=24)
     assert shares["captions"] == 24
-    assert shares["all"] >= 0.6  # 0.8 of all 207, less two standard deviations of a sample of 24
+    assert shares["all"] >= 0.8  # 0.92 of all 207, less two standard deviations of a sample of 24
     assert shares["background"] >= 0.9
 
 
@@ -28,16 +26,11 @@ def figures() -> dict[str, Any]:
 
 def test_the_committed_proof_shows_that_it_learned() -> None:
     proof = figures()
-    guided = proof[f"ema weights, guidance {GUIDANCE:g}"]
+    guided, unguided = proof[f"ema weights, guidance {GUIDANCE:g}"], proof["ema weights, no guidance"]
     assert guided["captions"] >= 200
-    assert guided["background"] >= 0.9
-    assert guided["colour"] >= 0.9
+    assert guided["all"] >= 0.9
+    assert unguided["all"] < guided["all"] - 0.1
     assert proof["reconstruction PSNR, dB"]["ft-mse"] > proof["reconstruction PSNR, dB"]["kl-f8"]
-
-
-@pytest.mark.xfail(strict=True, reason="small stars and crosses come out too soft: the model needs longer training")
-def test_nine_of_ten_held_out_captions_are_drawn_wholly_as_asked() -> None:
-    assert figures()[f"ema weights, guidance {GUIDANCE:g}"]["all"] >= 0.9
 
 
 def test_the_committed_overheads_are_within_their_limits() -> None:
