@@ -8,9 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
-import onnx
+import onnx_ir as ir
 import torch
-from onnx import numpy_helper
 from torch import Tensor
 
 from latentrt.engines.atomic import named_errors, new_file
@@ -45,10 +44,10 @@ def add_decoder(path: Path, name: str, source: Path, *, report: Report = no_repo
     check_vae_name(name, source)
     if name in manifest.decoders:
         raise InputError(f"{path} has a decoder {name!r} already; give this one another name")
-    own = onnx.load(bundle.graph(VAE_ENCODER))
+    own = ir.load(bundle.graph(VAE_ENCODER)).graph
     vae = find_vae(source, Facts(vae=VaeFacts(norm_num_groups=_groups(own)), default_size=manifest.model.default_size))
     _check_latents(source, vae, manifest.model)
-    shared = _is_in(vae, [torch.from_numpy(numpy_helper.to_array(t).copy()).float() for t in own.graph.initializer])
+    shared = _is_in(vae, [_as_torch(value) for value in own.initializers.values()])
     loaders = vae_loaders(name, vae, encoder=not shared)
     with _beside(path) as folder:
         components = write_components(
@@ -63,10 +62,15 @@ def add_decoder(path: Path, name: str, source: Path, *, report: Report = no_repo
     return added
 
 
-def _groups(encoder: onnx.ModelProto) -> int:
+def _groups(encoder: ir.Graph) -> int:
     """Group-norm groups of the bundle's own autoencoder, which a file without metadata shares."""
-    norm = next(node for node in encoder.graph.node if node.op_type == "GroupNormalization")
-    return next(int(attribute.i) for attribute in norm.attribute if attribute.name == "num_groups")
+    norm = next(node for node in encoder if node.op_type == "GroupNormalization")
+    return norm.attributes["num_groups"].as_int()
+
+
+def _as_torch(weight: ir.Value) -> Tensor:
+    assert weight.const_value is not None
+    return torch.from_numpy(weight.const_value.numpy().copy()).float()
 
 
 def _check_latents(source: Path, vae: StoredVae, facts: ModelFacts) -> None:

@@ -123,11 +123,12 @@ def test_a_fault_of_the_runtime_is_caught_where_it_acts(pipeline: Pipeline, monk
     """Engines are right, guidance is not: only the guided trajectory parts, from its first step."""
     real = denoiser._guided
 
-    def too_strong(output: np.ndarray, conditioning: denoiser.Conditioning) -> np.ndarray:
-        if conditioning.negative is None:
-            return real(output, conditioning)
+    def too_strong(output: np.ndarray, question: denoiser.Question) -> np.ndarray:
+        guidance = question.conditioning.guidance
+        if guidance is None:
+            return real(output, question)
         negative, positive = np.split(output, 2)
-        return negative + np.float32(conditioning.guidance_scale * 1.01) * (positive - negative)
+        return negative + np.float32(guidance.scale * 1.01) * (positive - negative)
 
     monkeypatch.setattr(denoiser, "_guided", too_strong)
     checks = replay(pipeline, RECORD, "fp32", silent)
