@@ -65,7 +65,7 @@ def add_decoder(path: Path, name: str, source: Path, *, report: Report = no_repo
 def _groups(encoder: ir.Graph) -> int:
     """Group-norm groups of the bundle's own autoencoder, which a file without metadata shares."""
     norm = next(node for node in encoder if node.op_type == "GroupNormalization")
-    return norm.attributes["num_groups"].as_int()
+    return int(norm.attributes["num_groups"].as_int())
 
 
 def _as_torch(weight: ir.Value) -> Tensor:

@@ -56,7 +56,7 @@ def test_a_failure_has_exit_code_1_and_the_engine_is_refused_from_then_on(bundle
     assert "FAILED" in output.out
     [error] = output.err.splitlines()
     assert error.startswith("error: ")
-    assert "checks failed, first last_hidden_state of text_encoder" in error
+    assert "checks failed, first hidden_states of text_encoder" in error
     draw = ["generate", str(bundle), "a red star", "--steps", "1", "-o", str(tmp_path / "out.png"), "--engine", "fake"]
     assert run(draw) == 2
     assert "failed verification" in capfd.readouterr().err
