@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import msgspec
-import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
@@ -16,7 +15,6 @@ from .bundle import Bundle
 from .errors import BundleError, InputError
 from .manifest import Component
 from .tensor import check_feeds, resolve_shape
-from .threshold import unit_scale
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -63,15 +61,3 @@ def _check_case(name: str, declared: Component, inputs: Arrays, outputs: Arrays)
     bound = check_feeds(name, declared.inputs, inputs)
     fixed = [msgspec.structs.replace(spec, shape=resolve_shape(spec.shape, bound)) for spec in declared.outputs]
     check_feeds(name, fixed, outputs)
-
-
-def unit_scale_error(answer: NDArray[Any], expected: NDArray[Any]) -> float:
-    """Largest absolute difference, divided by the deviation of `expected` where that is above 1; NaN stays NaN.
-
-    Infinite where the shapes differ: numpy would stretch one to the other.
-    """
-    if answer.shape != expected.shape:
-        return float("inf")
-    with np.errstate(invalid="ignore"):  # infinities give NaN, which fails every threshold
-        error = np.abs(answer.astype(np.float64) - expected.astype(np.float64)).max()
-    return float(error) / unit_scale(expected)

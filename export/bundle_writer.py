@@ -19,6 +19,7 @@ from latentrt.engines.manifest import (
     FILE_NAME,
     FORMAT,
     OWN_DECODER,
+    TEXT_ENCODER,
     Component,
     ExportPrecision,
     FileRecord,
@@ -26,14 +27,14 @@ from latentrt.engines.manifest import (
     Manifest,
 )
 
-from .component_writer import Report, inside, no_report, write_components
+from .component_writer import Load, Report, inside, no_report, write_components
 from .golden import NOTHING_FURTHER, Further
 from .licence import write_licence
 from .recorder import Recorder
 from .safety_network import safety_loaders
 from .source import SourceModel
 from .token_table import save_token_table
-from .wrappers import network_loaders
+from .wrappers import Network, TextEncoder, network_loaders
 
 TOKENIZER = "tokenizer/tokenizer.json"
 TOKEN_EMBEDDING = "tokenizer/token_embedding.safetensors"
@@ -76,13 +77,25 @@ def fill_bundle(
         (folder / name).mkdir()
     recorder = Recorder(model, folder / TRAJECTORY, further)
     loaders = network_loaders(model) | safety_loaders(model.safety_checker, folder)
+    loaders[TEXT_ENCODER] = _leaving_table(loaders[TEXT_ENCODER], folder / TOKEN_EMBEDDING, precision)
     components = write_components(loaders, recorder.record, folder, report, precision)
     (folder / TOKENIZER).write_bytes(tokenizer_json(model))
-    save_token_table(model.text_encoder.load(), folder / TOKEN_EMBEDDING, precision)
     licence = write_licence(model.licence_name, model.licence_files, folder, model.provenance)
     manifest = _manifest(model, folder, components, licence)
     (folder / FILE_NAME).write_bytes(manifest.to_json())
     return manifest
+
+
+def _leaving_table(load: Load, place: Path, precision: ExportPrecision) -> Load:
+    """A loader of the text encoder that leaves its token table at `place`."""
+
+    def loaded() -> Network:
+        network = load()
+        assert isinstance(network.module, TextEncoder)
+        save_token_table(network.module.text_encoder, place, precision)
+        return network
+
+    return loaded
 
 
 def tokenizer_json(model: SourceModel) -> bytes:

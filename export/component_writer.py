@@ -8,20 +8,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
-from latentrt.engines.golden import GoldenCase
 from latentrt.engines.manifest import Component, ExportPrecision
 from latentrt.engines.threshold import output_threshold
 
 from .compare import check_graph, round_up
-from .floor import own_error
 from .golden import save_cases
 from .onnx_export import export_network
+from .recorder import Recorded
 from .wrappers import Network
 
 Load = Callable[[], Network]
-Record = Callable[[Network], list[GoldenCase]]
+Record = Callable[[Network], Recorded]
 
 
 @dataclass(frozen=True)
@@ -85,17 +82,17 @@ def _write(
     doing("reading")
     network = load()
     doing("recording")
-    cases = record(network)
+    recorded = record(network)
     golden = folder / "golden" / f"{name}.safetensors"
-    save_cases(cases, golden)
+    save_cases(recorded.cases, golden)
     doing("tracing")
     graph, weights = export_network(network, folder / "onnx", precision)
     inputs, outputs = network.inputs, network.outputs
-    floor = own_error(network, cases, torch.float16) if precision == "fp16" else None
     del network
     gc.collect()  # a traced module is in reference cycles, and onnxruntime is about to need its place
     doing("comparing")
-    error = check_graph(name, graph, cases, output_threshold(precision, floor))
+    threshold = output_threshold(precision, recorded.floor.get(precision))
+    error = check_graph(name, graph, recorded.cases, threshold)
     component = Component(
         graph=inside(folder, graph),
         weights=(inside(folder, weights),),
@@ -104,7 +101,7 @@ def _write(
         golden=inside(folder, golden),
         max_abs_error=round_up(error),
         precision=precision,
-        floor={} if floor is None else {precision: round_up(floor)},
+        floor=dict(recorded.floor),
     )
     return component, error
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -172,10 +172,15 @@ def token_vectors(network: Network, tokenizer: CLIPTokenizer, *prompts: str) -> 
     return table.detach()[token_ids(tokenizer, *prompts)]
 
 
-def text_states(network: Network, tokenizer: CLIPTokenizer, prompts: Sequence[str] = PROMPTS) -> dict[str, Tensor]:
+def prompt_vectors(network: Network, tokenizer: CLIPTokenizer) -> dict[str, Tensor]:
+    """What the text encoder is fed for each of `PROMPTS`: (1, 77, width)."""
+    return {prompt: token_vectors(network, tokenizer, prompt) for prompt in PROMPTS}
+
+
+def text_states(network: Network, vectors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """What the UNet is conditioned on for each prompt: (77, width), from the text encoder."""
     with torch.no_grad():
-        return {prompt: network.module(token_vectors(network, tokenizer, prompt))[0][0] for prompt in prompts}
+        return {prompt: network.module(fed)[0][0] for prompt, fed in vectors.items()}
 
 
 def noise(rows: int, size: tuple[int, int], seed: str, channels: int = 4) -> Tensor:

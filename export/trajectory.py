@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
@@ -15,23 +15,32 @@ from safetensors.numpy import save
 from torch import Tensor
 
 from latentrt.engines.distilled import guidance_embedding, guidance_width
-from latentrt.engines.manifest import ModelFacts, SchedulerFacts
-from latentrt.engines.trajectory import METADATA_KEY, NOISE, TrajectoryFacts
+from latentrt.engines.manifest import ModelFacts, Precision, SchedulerFacts
+from latentrt.engines.metrics import difference
+from latentrt.engines.trajectory import METADATA_KEY, NOISE, TrajectoryFacts, TrajectoryFloor
 
-from .golden import NEGATIVE_PROMPT, PROMPT, latent_size, sizes
+from .compare import round_up
+from .golden import NEGATIVE_PROMPT, PROMPT, latent_size
 from .wrappers import Network
 
 STEPS, SEED = 8, 0
+MAX_SIDE = 128  # pixels: eight steps in three precisions would dominate the time of an export
 GUIDANCE_SCALES = (7.5, 1.0)  # two rows a step, and one
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """A short generation, before its last latents are decoded: noise (1, 4, h, w), latents (steps, 1, 4, h, w)."""
+    """A short generation: noise (1, 4, h, w), latents (steps, 1, 4, h, w), and once decoded (1, 3, 8 h, 8 w)."""
 
     asked: TrajectoryFacts
     noise: Tensor
     latents: Tensor
+    image: Tensor | None = None
+
+
+def side(facts: ModelFacts) -> int:
+    """Height and width of the picture in pixels."""
+    return max(facts.size_multiple, min(facts.default_size, MAX_SIDE) // facts.size_multiple * facts.size_multiple)
 
 
 def draw(
@@ -43,7 +52,7 @@ def draw(
         # diffusers hands torch tensors to np.array, and torch's __array__ knows no `copy` yet
         warnings.filterwarnings("ignore", "__array__ implementation doesn't accept a copy keyword", DeprecationWarning)
         scheduler.set_timesteps(STEPS)
-    h, w = latent_size(facts, sizes(facts)[0])
+    h, w = latent_size(facts, (side(facts),) * 2)
     noise = torch.randn(1, facts.latent_channels, h, w, generator=torch.Generator().manual_seed(SEED))
     latents, x = [], noise * scheduler.init_noise_sigma
     with torch.no_grad():
@@ -67,16 +76,39 @@ def _guided(network: Network, x: Tensor, t: Tensor, texts: Mapping[str, Tensor],
     return unconditional + guidance_scale * (conditional - unconditional)  # type: ignore[no-any-return]
 
 
-def save_trajectories(drawn: Sequence[Drawn], decoder: Network, facts: ModelFacts, path: Path) -> None:
-    """Decode the last latents of each and write them as the safetensors file that `engines/trajectory.py` describes."""
-    tensors = {NOISE: drawn[0].noise}
-    for one in drawn:
-        with torch.no_grad():
-            tensors[f"{one.asked.name}/image"] = decoder.module(one.latents[-1] / facts.scaling_factor)
+def decoded(drawn: Drawn, decoder: Network, facts: ModelFacts) -> Drawn:
+    """The generation with its picture."""
+    with torch.no_grad():
+        return replace(drawn, image=decoder.module(drawn.latents[-1] / facts.scaling_factor))
+
+
+def save_trajectories(drawn: Mapping[Precision, Sequence[Drawn]], path: Path) -> None:
+    """Write those drawn in fp32 as the safetensors file that `engines/trajectory.py` describes.
+
+    Those drawn in reduced precision leave their distance from them: the floor.
+    """
+    tensors, asked = {NOISE: drawn["fp32"][0].noise}, []
+    for index, one in enumerate(drawn["fp32"]):
+        assert one.image is not None
+        tensors[f"{one.asked.name}/image"] = one.image
         tensors[f"{one.asked.name}/latents"] = one.latents
+        floor = {name: _floor(others[index], one) for name, others in drawn.items() if name != "fp32"}
+        finite = {name: found for name, found in floor.items() if found is not None}
+        asked.append(msgspec.structs.replace(one.asked, floor=finite))
     arrays = {name: np.ascontiguousarray(tensor.numpy()) for name, tensor in tensors.items()}
-    asked = msgspec.json.encode([one.asked for one in drawn], order="sorted").decode()
-    path.write_bytes(save(arrays, metadata={METADATA_KEY: asked}))
+    path.write_bytes(save(arrays, metadata={METADATA_KEY: msgspec.json.encode(asked, order="sorted").decode()}))
+
+
+def _floor(reduced: Drawn, exact: Drawn) -> TrajectoryFloor | None:
+    """None where the reduced run overflowed."""
+    assert reduced.image is not None
+    assert exact.image is not None
+    pairs = [*zip(reduced.latents, exact.latents, strict=True), (reduced.image.clamp(-1, 1), exact.image.clamp(-1, 1))]
+    errors = [difference(answer.numpy(), expected.numpy()).relative_l2 for answer, expected in pairs]
+    if not np.isfinite(errors).all():
+        return None
+    *latents, image = map(round_up, errors)
+    return TrajectoryFloor(latents=tuple(latents), image=image)
 
 
 def euler(facts: ModelFacts, schedule: SchedulerFacts) -> EulerDiscreteScheduler:

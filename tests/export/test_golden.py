@@ -12,13 +12,14 @@ from diffusers import StableDiffusionPipeline
 
 from latentrt.engines.bundle import Bundle
 from latentrt.engines.errors import InputError
-from latentrt.engines.golden import golden_cases, unit_scale_error
+from latentrt.engines.golden import golden_cases
 from latentrt.engines.tensor import check_feeds, resolve_shape
 from latentrt.engines.trajectory import load_trajectories
 from latentrt.export.golden import MAX_SIDE, NOTHING_FURTHER, PROMPTS, Further, case_inputs, sizes
 from latentrt.export.recorder import Recorder
 from latentrt.export.source import SourceModel
 from latentrt.export.wrappers import network_loaders
+from support.errors import unit_scale_error
 
 COMPONENTS = ("text_encoder", "unet", "vae_encoder", "vae_decoder.kl-f8")
 ROUNDING = 1e-5  # same weights and arithmetic, but another attention code: fp32 rounding over some 50 layers

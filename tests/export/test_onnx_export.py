@@ -24,10 +24,10 @@ from transformers.models.clip.modeling_clip import CLIPAttention
 from latentrt.engines.atomic import new_folder
 from latentrt.engines.bundle import Bundle
 from latentrt.engines.errors import OutputError
-from latentrt.engines.golden import unit_scale_error
 from latentrt.export.onnx_export import INLINE_BYTES, OPSET, export_network
 from latentrt.export.source import SourceModel
 from latentrt.export.wrappers import network_loaders
+from support.errors import unit_scale_error
 
 COMPONENTS = ("text_encoder", "unet", "vae_encoder", "vae_decoder.kl-f8")
 each_component = pytest.mark.parametrize("component", COMPONENTS)

@@ -11,9 +11,11 @@ from latentrt.engines.bundle import Bundle
 from latentrt.engines.golden import golden_cases
 from latentrt.engines.metrics import difference
 from latentrt.engines.onnxruntime_backend import BACKEND
+from latentrt.engines.trajectory import load_trajectories
 from latentrt.export.add_decoder import add_decoder
 from latentrt.export.export import export_bundle
 from latentrt.export.floor import own_error
+from latentrt.export.reduced import DTYPES, ReducedPrecision, in_precision
 from latentrt.export.source import SourceModel
 from latentrt.export.wrappers import network_loaders
 from latentrt.runtime.pipeline import Pipeline
@@ -39,7 +41,7 @@ def test_it_takes_half_the_disk(tiny_bundle: Bundle, half_bundle: Bundle) -> Non
 def test_no_answer_is_further_off_than_pytorch_in_fp16(half_bundle: Bundle, tiny_model: SourceModel) -> None:
     for name, load in network_loaders(tiny_model).items():
         cases = golden_cases(half_bundle, name)
-        floor = own_error(load(), cases, torch.float16)
+        floor = own_error(in_precision(load(), "fp16"), cases)
         with BACKEND.open(half_bundle, name, None) as engine:
             for case in cases:
                 answers = engine.run(case.inputs)
@@ -47,11 +49,40 @@ def test_no_answer_is_further_off_than_pytorch_in_fp16(half_bundle: Bundle, tiny
                 assert 0 < worst <= floor
 
 
-def test_the_manifest_states_precision_and_floor(half_bundle: Bundle) -> None:
-    assert half_bundle.manifest.provenance["precision"] == "fp16"
-    for component in half_bundle.manifest.components.values():
-        assert component.precision == "fp16"
-        assert 1e-5 < component.floor["fp16"] < 1e-2
+def test_the_manifest_states_precision_and_floors(tiny_bundle: Bundle, half_bundle: Bundle) -> None:
+    for bundle, precision in ((tiny_bundle, "fp32"), (half_bundle, "fp16")):
+        assert bundle.manifest.provenance["precision"] == precision
+        for component in bundle.manifest.components.values():
+            assert component.precision == precision
+            assert 1e-5 < component.floor["fp16"] < 1e-2
+            assert 3 < component.floor["bf16"] / component.floor["fp16"] < 20  # 8 in the limit: three bits fewer
+
+
+def test_trajectories_state_their_floors(tiny_bundle: Bundle) -> None:
+    assert tiny_bundle.manifest.trajectory is not None
+    for trajectory in load_trajectories(tiny_bundle, tiny_bundle.manifest.trajectory):
+        half, brain = (trajectory.facts.floor[precision] for precision in ("fp16", "bf16"))
+        assert all(h < b for h, b in zip(half.latents, brain.latents, strict=True))
+        assert 1e-5 < half.image < brain.image < 0.5
+
+
+@pytest.mark.parametrize("precision", list(DTYPES))
+def test_reduced_runs_are_pytorchs_own(
+    precision: ReducedPrecision, tiny_model: SourceModel, tiny_bundle: Bundle
+) -> None:
+    """The CPU's own kernels of that type, which may round more often, are as far from fp32."""
+    for name, load in network_loaders(tiny_model).items():
+        case = golden_cases(tiny_bundle, name)[0]
+        network = load()
+        inputs = [torch.from_numpy(case.inputs[spec.name]) for spec in network.inputs]
+        dtype = DTYPES[precision]
+        ours = own_error(in_precision(network, precision), [case])
+        with torch.no_grad():
+            answer = network.module.to(dtype)(*(x.to(dtype) if x.ndim > 1 else x for x in inputs))
+        answers = answer if isinstance(answer, tuple) else (answer,)
+        pairs = zip(network.outputs, answers, strict=True)
+        theirs = max(difference(a.float().numpy(), case.outputs[spec.name]).relative_l2 for spec, a in pairs)
+        assert 0.5 < theirs / ours < 2
 
 
 def test_it_proves_itself_and_draws_the_same_picture(tiny_bundle: Bundle, half_bundle: Bundle) -> None:

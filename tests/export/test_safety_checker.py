@@ -24,13 +24,14 @@ from transformers import CLIPConfig
 from latentrt import Pipeline
 from latentrt.engines.bundle import Bundle
 from latentrt.engines.errors import BundleError, CheckpointError
-from latentrt.engines.golden import golden_cases, unit_scale_error
+from latentrt.engines.golden import golden_cases
 from latentrt.export.clip_preprocessor import CONCEPTS
 from latentrt.export.compare import check_graph
 from latentrt.export.golden import record
 from latentrt.export.onnx_export import export_network
 from latentrt.export.safety_checker import find_safety_checker
 from latentrt.export.safety_network import CONCEPT_TENSORS, safety_inputs, safety_loaders
+from support.errors import unit_scale_error
 
 PREPROCESSOR = "feature_extractor/preprocessor_config.json"
 

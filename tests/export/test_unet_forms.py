@@ -11,17 +11,18 @@ import torch
 from diffusers import EulerDiscreteScheduler, LatentConsistencyModelPipeline, UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 
-from latentrt.engines.golden import unit_scale_error
+from latentrt.engines.golden import GoldenCase
 from latentrt.engines.manifest import UNET, ModelFacts, SchedulerFacts
 from latentrt.export.architecture import METADATA_KEY, Facts, parse_facts, stated_prediction
 from latentrt.export.component_writer import write_components
 from latentrt.export.demo.pack import pack_demo
 from latentrt.export.golden import PROMPT, PROMPTS
-from latentrt.export.recorder import Recorder
+from latentrt.export.recorder import Recorded, Recorder
 from latentrt.export.source import load_source
 from latentrt.export.trajectory import GUIDANCE_SCALES, SEED, STEPS, draw
 from latentrt.export.wrappers import Network, network_loaders, unet_network
 from support.checkpoints import FACTS, TINY_UNET, tiny, without_averages
+from support.errors import unit_scale_error
 
 SCHEDULE = SchedulerFacts(beta_start=0.00085, beta_end=0.012, num_train_timesteps=1000, steps_offset=1)
 FACTS_64 = ModelFacts(
@@ -60,12 +61,13 @@ def test_a_distilled_unet_is_exported_with_its_guidance_input(tmp_path: Path) ->
     unet = _unet(time_cond_proj_dim=256)
     model = load_source(_checkpoint(tmp_path, unet), vaes={})
     recorder = Recorder(model, tmp_path / "trajectory")
-    recorder._texts = TEXTS  # what the text encoder would have left
-    cases = []
+    recorder._texts = dict.fromkeys(("fp32", "fp16", "bf16"), TEXTS)  # what the text encoder would have left
+    cases: list[GoldenCase] = []
 
-    def record(network: Network) -> list[Any]:
-        cases.extend(recorder.record(network))
-        return cases
+    def record(network: Network) -> Recorded:
+        recorded = recorder.record(network)
+        cases.extend(recorded.cases)
+        return recorded
 
     for part in ("onnx", "golden"):
         (tmp_path / part).mkdir()
@@ -111,11 +113,11 @@ def test_an_inpainting_unet_is_recognised_by_its_channels(tmp_path: Path) -> Non
     unet = _unet(in_channels=9)
     model = load_source(_checkpoint(tmp_path, unet), vaes={})
     recorder = Recorder(model, tmp_path / "trajectory")
-    recorder._texts = TEXTS
+    recorder._texts = dict.fromkeys(("fp32", "fp16", "bf16"), TEXTS)
     loaders = network_loaders(model)
     network = loaders[UNET]()
     assert network.inputs[0].shape == ("rows", 9, "2*height", "2*width")
-    for case in recorder.record(network):
+    for case in recorder.record(network).cases:
         expected = unet(**{name: torch.from_numpy(array) for name, array in case.inputs.items()}).sample
         assert unit_scale_error(case.outputs["out_sample"], expected.numpy()) < 1e-5
     recorder.record(loaders["vae_decoder.kl-f8"]())

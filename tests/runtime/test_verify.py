@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import onnx
 import pytest
@@ -18,8 +20,10 @@ from latentrt.engines.engine import Engine
 from latentrt.engines.errors import EngineError
 from latentrt.engines.key import EngineKey
 from latentrt.engines.onnxruntime_backend import BACKEND, OnnxRuntimeEngine, _options
+from latentrt.engines.trajectory import Trajectory, load_trajectories
 from latentrt.engines.verification import Check
 from latentrt.runtime import denoiser
+from latentrt.runtime import replay as replay_module
 from latentrt.runtime.replay import replay
 from latentrt.runtime.verify import silent, verify_bundle
 
@@ -150,8 +154,25 @@ def test_a_picture_that_is_none_is_named(
     assert {check.difference.finding for check in bad} == {finding}
 
 
-def test_an_engine_of_reduced_precision_is_held_to_its_own_rounding(pipeline: Pipeline) -> None:
-    """The demo records no floor: guided latents then have no limit, and are still looked at for NaN."""
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_an_engine_of_reduced_precision_is_held_to_pytorchs_own_run_in_it(pipeline: Pipeline, precision: str) -> None:
+    checks = replay(pipeline, RECORD, precision, silent)
+    assert failing(checks) == set()
+    for check in checks:
+        assert check.threshold is not None
+        assert check.tensor == "noise" or f"PyTorch's own {precision} error" in check.threshold.origin
+
+
+def test_without_a_recorded_floor_guided_latents_have_no_limit(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are still looked at for NaN."""
+
+    def without_floors(bundle: Bundle, path: str) -> list[Trajectory]:
+        found = load_trajectories(bundle, path)
+        return [replace(one, facts=msgspec.structs.replace(one.facts, floor={})) for one in found]
+
+    monkeypatch.setattr(replay_module, "load_trajectories", without_floors)
     checks = replay(pipeline, RECORD, "bf16", silent)
     limited = {(check.part, check.tensor) for check in checks if check.limit is not None}
     assert limited == {
