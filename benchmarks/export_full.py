@@ -8,32 +8,39 @@ from __future__ import annotations
 
 import argparse
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
+import msgspec
 import torch
 from rich.console import Console
 
 from latentrt.engines.bundle import Bundle
+from latentrt.engines.trajectory import load_trajectories
+from latentrt.runtime.verify import VerifyReport
 
 from .full_size import write_checkpoint
 from .machine import write_result
 
+HALVED = "emaonly-fp16.safetensors --precision fp16"
+VERIFIED = ("emaonly-fp16.safetensors", HALVED)  # the bundles that `latentrt verify` replays
 FORMS: dict[str, dict[str, Any]] = {  # file -> how it is written
     "emaonly-fp16.safetensors": {"dtype": torch.float16},
+    HALVED: {"dtype": torch.float16},
     "emaonly-fp32.safetensors": {"dtype": torch.float32},
     "emaonly-fp32.ckpt": {"dtype": torch.float32},
     "emaonly-fp32-torch1.ckpt": {"dtype": torch.float32, "zipped": False},
     "pruned-fp32.safetensors": {"dtype": torch.float32, "ema": True},
 }
 PROTOCOL = """Checkpoints of Stable Diffusion 1.5's keys and shapes, seeded random weights; 'latentrt export' of each in
-a fresh process just after the file was written, so the disk is warm: wall time, the
-seconds of all cores together, and the process's greatest resident set (mapped pages of the checkpoint included)."""
+a fresh process just after the file was written, so the disk is warm: wall time, the seconds of all cores together, and
+the process's greatest resident set (mapped pages of the checkpoint included). 'verify' replays PyTorch's recorded
+answers in onnxruntime, in a further process: the largest relative L2 error of each part, beside the floors, PyTorch's
+own runs in fp16 and bf16."""
 _COMMAND = "import sys; from latentrt.cli import main; main()"
 
 
@@ -52,11 +59,12 @@ def main() -> None:
 
 
 def measure(folder: Path, name: str) -> dict[str, Any]:
-    """Time, memory and sizes of one form."""
-    checkpoint, bundle = folder / name, folder / "bundle"
-    with Console(stderr=True).status(f"writing {name}"):
+    """Time, memory and sizes of one form; what `verify` finds, of those that it is asked of."""
+    file, *options = name.split()
+    checkpoint, bundle = folder / file, folder / "bundle"
+    with Console(stderr=True).status(f"writing {file}"):
         write_checkpoint(checkpoint, **FORMS[name])
-    seconds, cpu, peak = _export(checkpoint, bundle)
+    seconds, cpu, peak = _run("export", str(checkpoint), "-o", str(bundle), *options)
     manifest = Bundle.open(bundle).manifest
     sizes = {file: record.size for file, record in manifest.files.items()}
     figures = {
@@ -68,18 +76,45 @@ def measure(folder: Path, name: str) -> dict[str, Any]:
         "golden, MB": round(sum(size for file, size in sizes.items() if file.startswith("golden/")) / 1e6, 1),
         "error": {component: stated.max_abs_error for component, stated in manifest.components.items()},
     }
-    shutil.rmtree(bundle)
-    return figures
+    return figures | ({"verify": _verified(bundle)} if name in VERIFIED else {})
 
 
-def _export(checkpoint: Path, bundle: Path) -> tuple[float, float, int]:
-    """Wall seconds, seconds of one core, and peak resident bytes of one export."""
+def _verified(path: Path) -> dict[str, Any]:
+    """What `latentrt verify` finds, and the floors that the bundle records."""
+    report = path.with_suffix(".json")
+    with report.open("wb") as output:
+        seconds, _, peak = _run("verify", str(path), "--json", output=output)
+    found = msgspec.json.decode(report.read_bytes(), type=VerifyReport)
+    bundle = Bundle.open(path)
+    assert bundle.manifest.trajectory is not None
+    trajectories = {
+        f"trajectory {one.facts.name}": one.facts for one in load_trajectories(bundle, bundle.manifest.trajectory)
+    }
+    parts: dict[str, Any] = {}
+    for check in found.checks:
+        part = f"{check.part}, {check.tensor}" if check.part in trajectories else check.part
+        parts[part] = max(parts.get(part, 0.0), check.difference.relative_l2)
+    floors: dict[str, Any] = {name: component.floor for name, component in bundle.manifest.components.items()}
+    for name, facts in trajectories.items():
+        floors[f"{name}, latents"] = {precision: max(floor.latents) for precision, floor in facts.floor.items()}
+        floors[f"{name}, image"] = {precision: floor.image for precision, floor in facts.floor.items()}
+    return {
+        "seconds": round(seconds, 1),
+        "peak RSS, GB": round(peak / 1e9, 2),
+        "passed": found.passed,
+        "relative L2": {part: float(f"{error:.1e}") for part, error in parts.items()},
+        "floor": {part: floor for part, floor in floors.items() if part in parts},
+    }
+
+
+def _run(*words: str, output: IO[bytes] | None = None) -> tuple[float, float, int]:
+    """Wall seconds, seconds of one core, and peak resident bytes of one command."""
     started = time.perf_counter()
-    process = subprocess.Popen([sys.executable, "-c", _COMMAND, "export", str(checkpoint), "-o", str(bundle)])
+    process = subprocess.Popen([sys.executable, "-c", _COMMAND, *words], stdout=output)
     _, status, usage = os.wait4(process.pid, 0)
     seconds = time.perf_counter() - started
     if status != 0:
-        sys.exit(f"the export of {checkpoint.name} failed")
+        sys.exit(f"latentrt {' '.join(words)} failed")
     process.returncode = 0
     return seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024
 

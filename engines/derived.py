@@ -11,37 +11,9 @@ from numpy.typing import NDArray
 
 from .backend import run_as_written
 from .bundle import Bundle
-from .errors import InputError
 from .golden import GoldenCase
-from .manifest import is_encoder
-from .tensor import TensorSpec, check_feeds, free_names, resolve_shape, split_dimension
-
-MAX_SIZE = 4096  # pixels on a side
-Size = tuple[int, int]  # (width, height) in pixels
-
-
-def parse_size(word: str) -> Size:
-    """`"768x512"` -> (768, 512).
-
-    Raises:
-        InputError: not a size.
-    """
-    width, times, height = word.partition("x")
-    if not (times and all(side.isascii() and side.isdecimal() and len(side) <= 5 for side in (width, height))):
-        raise InputError(f"a size is WIDTHxHEIGHT in pixels, such as 768x512; got {word!r}")
-    return int(width), int(height)
-
-
-def check_size(size: Size, multiple: int) -> None:
-    """Check that a model whose sides are multiples of `multiple` pixels takes this size.
-
-    Raises:
-        InputError: it does not.
-    """
-    for side in size:
-        if side % multiple or not multiple <= side <= MAX_SIZE:
-            expected = f"this model takes multiples of {multiple} pixels up to {MAX_SIZE}"
-            raise InputError(f"size {size[0]}x{size[1]}: {expected}; got {side}")
+from .size import Size, pixels_per_unit
+from .tensor import TensorSpec, check_feeds, free_names, resolve_shape
 
 
 def derived_cases(
@@ -63,7 +35,7 @@ def derived_cases(
     for width, height in dict.fromkeys(sizes):
         bound = {"rows": rows, "width": width, "height": height}
         for axis in ("width", "height"):
-            bound[axis] //= _pixels_per_unit(bundle, component, axis)
+            bound[axis] //= pixels_per_unit(bundle, component, axis)
         if not any(_same_size(bound, other) for other in known):
             name = f"rows{rows}-{width}x{height}"
             calls[name] = {spec.name: _feed(spec, bound, template, name) for spec in stated.inputs}
@@ -76,18 +48,6 @@ def derived_cases(
 
 def _same_size(one: dict[str, int], other: dict[str, int]) -> bool:
     return (one["width"], one["height"]) == (other["width"], other["height"])
-
-
-def _pixels_per_unit(bundle: Bundle, component: str, axis: str) -> int:
-    """Pixels of the picture for one unit of the free dimension: 32 for a UNet whose latents are `4*height` high."""
-    factors = {
-        split_dimension(dimension)
-        for spec in bundle.component(component).inputs
-        for dimension in spec.shape
-        if isinstance(dimension, str)
-    }
-    (factor,) = (factor for factor, name in factors if name == axis)
-    return factor if is_encoder(component) else factor * bundle.manifest.model.vae_scale_factor
 
 
 def _feed(spec: TensorSpec, bound: dict[str, int], template: GoldenCase, seed: str) -> NDArray[Any]:

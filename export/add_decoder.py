@@ -20,8 +20,7 @@ from latentrt.engines.manifest import FILE_NAME, VAE_ENCODER, Component, Manifes
 from .architecture import Facts, VaeFacts
 from .bundle_writer import file_records
 from .component_writer import Report, no_report, write_components
-from .golden import vae_inputs
-from .recorder import record_network
+from .recorder import VaeRecorder
 from .source import check_vae_name, vae_provenance
 from .vae import StoredVae, encoder_tensors, find_vae, same_weights
 from .wrappers import vae_loaders
@@ -53,7 +52,7 @@ def add_decoder(path: Path, name: str, source: Path, *, report: Report = no_repo
     with _beside(path) as folder:
         components = write_components(
             loaders,
-            lambda network: record_network(network, vae_inputs(network, manifest.model)),
+            VaeRecorder(manifest.model),
             folder,
             report,
             "fp16" if manifest.components[VAE_ENCODER].precision == "fp16" else "fp32",

@@ -78,7 +78,7 @@ def fill_bundle(
     recorder = Recorder(model, folder / TRAJECTORY, further)
     loaders = network_loaders(model) | safety_loaders(model.safety_checker, folder)
     loaders[TEXT_ENCODER] = _leaving_table(loaders[TEXT_ENCODER], folder / TOKEN_EMBEDDING, precision)
-    components = write_components(loaders, recorder.record, folder, report, precision)
+    components = write_components(loaders, recorder, folder, report, precision)
     (folder / TOKENIZER).write_bytes(tokenizer_json(model))
     licence = write_licence(model.licence_name, model.licence_files, folder, model.provenance)
     manifest = _manifest(model, folder, components, licence)

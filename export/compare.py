@@ -38,14 +38,14 @@ def check_graph(component: str, graph: Path, cases: list[GoldenCase], threshold:
     return worst
 
 
-def round_up(error: float) -> float:
-    """The next number of one significant digit: 2.1e-06 -> 3e-06. It is what the bundle states.
+def round_up(error: float, digits: int = 1) -> float:
+    """The next number of as many significant digits: 2.1e-06 -> 3e-06. It is what the bundle states.
 
     onnxruntime gives the same bits from run to run and for any number of threads, so the figure repeats; its further
     digits would only claim more than a figure from another machine can confirm.
     """
     if error == 0:
         return 0.0
-    exponent = math.floor(math.log10(error))
-    digit = math.ceil(error / 10.0**exponent - 1e-9)
-    return float(f"{digit}e{exponent}")
+    exponent = math.floor(math.log10(error)) - digits + 1
+    count = math.ceil(error / 10.0**exponent - 1e-9)
+    return float(f"{count}e{exponent}")

@@ -14,11 +14,10 @@ from latentrt.engines.threshold import output_threshold
 from .compare import check_graph, round_up
 from .golden import save_cases
 from .onnx_export import export_network
-from .recorder import Recorded
+from .recorder import Recording
 from .wrappers import Network
 
 Load = Callable[[], Network]
-Record = Callable[[Network], Recorded]
 
 
 @dataclass(frozen=True)
@@ -31,7 +30,7 @@ class Progress:
     part: str
     index: int  # counts from 0 up to total - 1
     total: int
-    doing: str = ""  # reading, recording, tracing, comparing
+    doing: str = ""  # reading, recording, tracing, reducing, comparing
     seconds: float | None = None
     max_abs_error: float | None = None
     size: int | None = None
@@ -46,7 +45,7 @@ def no_report(progress: Progress) -> None:
 
 def write_components(
     loaders: Mapping[str, Load],
-    record: Record,
+    recording: Recording,
     folder: Path,
     report: Report = no_report,
     precision: ExportPrecision = "fp32",
@@ -65,7 +64,7 @@ def write_components(
         def doing(what: str, name: str = name, index: int = index) -> None:
             report(Progress(name, index, len(loaders), what))
 
-        components[name], error = _write(name, load, record, folder, doing, precision)
+        components[name], error = _write(name, load, recording, folder, doing, precision)
         size = sum((folder / weights).stat().st_size for weights in components[name].weights)
         report(Progress(name, index, len(loaders), "", time.perf_counter() - start, error, size))
     return components
@@ -74,7 +73,7 @@ def write_components(
 def _write(
     name: str,
     load: Load,
-    record: Record,
+    recording: Recording,
     folder: Path,
     doing: Callable[[str], None],
     precision: ExportPrecision,
@@ -82,17 +81,19 @@ def _write(
     doing("reading")
     network = load()
     doing("recording")
-    recorded = record(network)
+    cases = recording.record(network)
     golden = folder / "golden" / f"{name}.safetensors"
-    save_cases(recorded.cases, golden)
+    save_cases(cases, golden)
     doing("tracing")
     graph, weights = export_network(network, folder / "onnx", precision)
     inputs, outputs = network.inputs, network.outputs
+    doing("reducing")
+    floor = recording.floor(network, cases)
     del network
     gc.collect()  # a traced module is in reference cycles, and onnxruntime is about to need its place
     doing("comparing")
-    threshold = output_threshold(precision, recorded.floor.get(precision))
-    error = check_graph(name, graph, recorded.cases, threshold)
+    threshold = output_threshold(precision, floor.get(precision))
+    error = check_graph(name, graph, cases, threshold)
     component = Component(
         graph=inside(folder, graph),
         weights=(inside(folder, weights),),
@@ -101,7 +102,7 @@ def _write(
         golden=inside(folder, golden),
         max_abs_error=round_up(error),
         precision=precision,
-        floor=dict(recorded.floor),
+        floor=floor,
     )
     return component, error
 

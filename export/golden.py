@@ -13,11 +13,11 @@ from safetensors.numpy import save
 from torch import Tensor
 from transformers import CLIPTokenizer
 
-from latentrt.engines.derived import Size, check_size
 from latentrt.engines.distilled import guidance_embedding
 from latentrt.engines.errors import InputError
 from latentrt.engines.golden import GoldenCase
 from latentrt.engines.manifest import TEXT_ENCODER, TIMESTEP_COND, UNET, ModelFacts, is_encoder
+from latentrt.engines.size import Size, check_size
 
 from .onnx_export import MAX_ROWS
 from .vocabulary import MAX_TOKENS

@@ -2,51 +2,66 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Protocol
 
 from torch import Tensor
 
 from latentrt.engines.golden import GoldenCase
-from latentrt.engines.manifest import OWN_DECODER, SAFETY_CHECKER, TEXT_ENCODER, UNET, Precision, decoder_component
+from latentrt.engines.manifest import (
+    OWN_DECODER,
+    SAFETY_CHECKER,
+    TEXT_ENCODER,
+    UNET,
+    ModelFacts,
+    Precision,
+    decoder_component,
+)
 
-from .compare import round_up
 from .floor import own_error
-from .golden import NOTHING_FURTHER, Further, Inputs, case_inputs, check_further, prompt_vectors, record, text_states
-from .reduced import DTYPES, in_precision
+from .golden import (
+    NOTHING_FURTHER,
+    Further,
+    case_inputs,
+    check_further,
+    prompt_vectors,
+    record,
+    text_states,
+    vae_inputs,
+)
+from .reduced import DTYPES, reduce_in_place
 from .safety_network import safety_inputs
 from .source import SourceModel
 from .trajectory import GUIDANCE_SCALES, Drawn, decoded, draw, save_trajectories
 from .wrappers import Network
 
-
-@dataclass(frozen=True)
-class Recorded:
-    """PyTorch's fp32 answers, and by precision its own error in that."""
-
-    cases: list[GoldenCase]
-    floor: Mapping[Precision, float]
+Floor = dict[Precision, float]
 
 
-def record_network(
-    network: Network, inputs: Mapping[str, Inputs], visit: Callable[[Network, Precision], None] | None = None
-) -> Recorded:
-    """Run the network on each case, in fp32 and in each reduced precision; `visit` sees it in every one of them."""
-    cases, floor = record(network, inputs), {}
-    for precision, run in _in_each_precision(network):
-        if run is not network and (error := own_error(run, cases)) < 1:  # NaN where it overflows: no floor then
-            floor[precision] = round_up(error)
-        if visit is not None:
-            visit(run, precision)
-    return Recorded(cases, floor)
+class Recording(Protocol):
+    """What an export asks of each network: first its answers, then, once it is exported, its floor."""
+
+    def record(self, network: Network) -> list[GoldenCase]:
+        """Run the network on its golden cases."""
+
+    def floor(self, network: Network, cases: Sequence[GoldenCase]) -> Floor:
+        """PyTorch's own error in each reduced precision; the network's weights are rounded for it, and stay so."""
 
 
-def _in_each_precision(network: Network) -> Iterator[tuple[Precision, Network]]:
-    """One copy is in memory at a time."""
-    yield "fp32", network
-    for precision in DTYPES:
-        yield precision, in_precision(network, precision)
+class VaeRecorder:
+    """Records a further autoencoder of a bundle."""
+
+    def __init__(self, facts: ModelFacts) -> None:
+        self._facts = facts
+
+    def record(self, network: Network) -> list[GoldenCase]:
+        """As `Recording`."""
+        return record(network, vae_inputs(network, self._facts))
+
+    def floor(self, network: Network, cases: Sequence[GoldenCase]) -> Floor:
+        """As `Recording`."""
+        return _floor(network, cases)
 
 
 class Recorder:
@@ -67,18 +82,23 @@ class Recorder:
         self._texts: dict[Precision, dict[str, Tensor]] = {"fp32": {}}
         self._drawn: dict[Precision, list[Drawn]] = {}
 
-    def record(self, network: Network) -> Recorded:
-        """Run the network on its golden cases."""
+    def record(self, network: Network) -> list[GoldenCase]:
+        """As `Recording`."""
         facts, tokenizer = self._model.facts, self._model.tokenizer
         if network.name == SAFETY_CHECKER:
-            return record_network(network, safety_inputs(network))
+            return record(network, safety_inputs(network))
         if network.name == TEXT_ENCODER:
             self._vectors = prompt_vectors(network, tokenizer)
-        inputs = case_inputs(network, facts, tokenizer, self._texts["fp32"], self._further)
-        recorded = record_network(network, inputs, self._follow)
+        cases = record(network, case_inputs(network, facts, tokenizer, self._texts["fp32"], self._further))
+        self._follow(network, "fp32")
+        return cases
+
+    def floor(self, network: Network, cases: Sequence[GoldenCase]) -> Floor:
+        """As `Recording`; the trajectories are taken on in each precision, and written with their last network."""
+        floor = _floor(network, cases, self._follow)
         if network.name == decoder_component(OWN_DECODER) and self._drawn:
             save_trajectories(self._drawn, self._trajectory)
-        return recorded
+        return floor
 
     def _follow(self, network: Network, precision: Precision) -> None:
         """Take the trajectories as far as this network takes them."""
@@ -88,6 +108,19 @@ class Recorder:
         elif network.name == UNET and network.inputs[0].shape[1] == facts.latent_channels:
             texts = self._texts[precision]
             self._drawn[precision] = [draw(network, facts, schedule, texts, scale) for scale in GUIDANCE_SCALES]
-        elif network.name == decoder_component(OWN_DECODER):
-            drawn = self._drawn.get(precision, [])
-            self._drawn |= {precision: [decoded(one, network, facts) for one in drawn]} if drawn else {}
+        elif network.name == decoder_component(OWN_DECODER) and precision in self._drawn:
+            self._drawn[precision] = [decoded(one, network, facts) for one in self._drawn[precision]]
+
+
+def _floor(
+    network: Network, cases: Sequence[GoldenCase], visit: Callable[[Network, Precision], None] | None = None
+) -> Floor:
+    """`visit` sees the network in each precision. One that overflows, or is further off than nothing, is no floor."""
+    floor: Floor = {}
+    for precision in DTYPES:
+        reduced = reduce_in_place(network, precision)
+        if (error := own_error(reduced, cases)) < 1:
+            floor[precision] = error
+        if visit is not None:
+            visit(reduced, precision)
+    return floor

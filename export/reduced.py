@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Literal
 
 import torch
+from diffusers.models.embeddings import Timesteps
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
@@ -14,19 +16,23 @@ from torch.utils._pytree import tree_map_only
 from .wrappers import Network
 
 ReducedPrecision = Literal["fp16", "bf16"]
-DTYPES: dict[ReducedPrecision, torch.dtype] = {"fp16": torch.float16, "bf16": torch.bfloat16}
-
-_SUMS = frozenset({"addmm", "baddbmm", "bmm", "convolution", "mm"})
-_SUMS_INSIDE = ("native_group_norm", "native_layer_norm", "_scaled_dot_product", "_softmax")
+DTYPES: dict[ReducedPrecision, torch.dtype] = {"fp16": torch.float16, "bf16": torch.bfloat16}  # finer first
 
 
-def in_precision(network: Network, precision: ReducedPrecision) -> Network:
-    """A copy of the network that reads and writes float32 and computes in a reduced precision.
+def reduce_in_place(network: Network, precision: ReducedPrecision) -> Network:
+    """Round the network's weights; gives it as one whose every operation gives numbers of `precision`.
 
-    Vectors (timesteps) stay float32 on the way in, as diffusers has them.
+    All tensors stay float32. An operation reads rounded numbers, adds them up in fp32 and rounds what it gives, as
+    tensor cores do. A CPU without such arithmetic would take a hundred times longer, for sums less exact than a GPU's.
+
+    What was rounded to fp16 may be rounded to bf16 next. The timestep's sinusoids are computed in fp32, as diffusers
+    has them.
     """
     dtype = DTYPES[precision]
-    return replace(network, module=_Reduced(_copied(network.module, dtype), dtype))
+    with torch.no_grad():
+        for weight in (*network.module.parameters(), *network.module.buffers()):
+            weight.copy_(_rounded(weight, dtype))
+    return replace(network, module=_Reduced(network.module, dtype))
 
 
 class _Reduced(nn.Module):
@@ -36,42 +42,44 @@ class _Reduced(nn.Module):
         self.dtype = dtype
 
     def forward(self, *inputs: Tensor) -> Any:
-        with _SumsInFloat(self.dtype):
-            answer = self.module(*(x.to(self.dtype) if x.ndim > 1 else x for x in inputs))
-        return tree_map_only(Tensor, Tensor.float, answer)
+        rounding = _Rounding(self.dtype)
+        with rounding, _left_alone(self.module, Timesteps, rounding):
+            return self.module(*(_rounded(x, self.dtype) if x.ndim > 1 else x for x in inputs))
 
 
-class _SumsInFloat(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Runs sums of reduced numbers as tensor cores do: read and written in `dtype`, added up in fp32.
-
-    A CPU without such arithmetic would take a hundred times longer, for sums that are less exact than any GPU's.
-    """
+class _Rounding(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Rounds the float32 results of every operation, unless it is `paused`."""
 
     def __init__(self, dtype: torch.dtype) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        self.paused = False
         self._dtype = dtype
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        name = func._schema.name.removeprefix("aten::")
-        reduced = any(isinstance(x, Tensor) and x.dtype == self._dtype for x in args)
-        if not (reduced and (name in _SUMS or name.startswith(_SUMS_INSIDE))):
-            return func(*args, **kwargs)
-        args, kwargs = tree_map_only(Tensor, self._widened, (args, kwargs))
-        return tree_map_only(Tensor, self._narrowed, func(*args, **kwargs))
-
-    def _widened(self, x: Tensor) -> Tensor:
-        return x.float() if x.dtype == self._dtype else x
-
-    def _narrowed(self, x: Tensor) -> Tensor:
-        return x.to(self._dtype) if x.dtype == torch.float32 else x
+        answer = func(*args, **kwargs or {})
+        views = all(result.alias_info is not None for result in func._schema.returns)
+        return answer if views or self.paused else tree_map_only(Tensor, lambda x: _rounded(x, self._dtype), answer)
 
 
-def _copied(module: nn.Module, dtype: torch.dtype) -> nn.Module:
-    """A copy in `dtype`, made without a second one in fp32 on the way."""
-    copies: dict[int, Any] = {}
-    for parameter in module.parameters():
-        copies[id(parameter)] = nn.Parameter(parameter.detach().to(dtype), requires_grad=False)
-    for buffer in module.buffers():
-        copies[id(buffer)] = buffer.to(dtype) if buffer.is_floating_point() else buffer
-    return copy.deepcopy(module, copies)
+@contextmanager
+def _left_alone(module: nn.Module, kind: type[nn.Module], rounding: _Rounding) -> Iterator[None]:
+    """Pause the rounding inside the parts of this kind."""
+
+    def pause(*_: Any) -> None:
+        rounding.paused = True
+
+    def resume(*_: Any) -> None:
+        rounding.paused = False
+
+    parts = [part for part in module.modules() if isinstance(part, kind)]
+    hooks = [part.register_forward_pre_hook(pause) for part in parts]
+    hooks += [part.register_forward_hook(resume) for part in parts]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _rounded(x: Tensor, dtype: torch.dtype) -> Tensor:
+    return x.to(dtype).float() if x.dtype == torch.float32 else x

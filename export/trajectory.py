@@ -107,7 +107,7 @@ def _floor(reduced: Drawn, exact: Drawn) -> TrajectoryFloor | None:
     errors = [difference(answer.numpy(), expected.numpy()).relative_l2 for answer, expected in pairs]
     if not np.isfinite(errors).all():
         return None
-    *latents, image = map(round_up, errors)
+    *latents, image = (round_up(error, 2) for error in errors)
     return TrajectoryFloor(latents=tuple(latents), image=image)
 
 

@@ -46,11 +46,6 @@ class Question:
     conditioning: Conditioning
 
     @property
-    def rows(self) -> int:
-        """UNet rows that the answer costs."""
-        return len(self.query.x) * len(self.texts)
-
-    @property
     def texts(self) -> list[NDArray[np.float32]]:
         """The embeddings to ask with: the negative prompt's first, as diffusers orders them, where guidance acts."""
         conditioning = self.conditioning
@@ -77,13 +72,17 @@ class Denoiser:
 
         Returns one (n, 4, h, w) float32 array for each question, of the shape of its `x`.
         """
-        outputs = self._run([_rows(question) for question in questions])
-        ends = np.cumsum([question.rows for question in questions])
-        parts = np.split(outputs, ends[:-1])
-        return [self._denoised(question, part) for question, part in zip(questions, parts, strict=True)]
+        parts = [_parts(question) for question in questions]
+        outputs = self._run([part for some in parts for part in some])
+        answers, start = [], 0
+        for question, some in zip(questions, parts, strict=True):
+            end = start + len(question.query.x) * len(some)
+            answers.append(self._denoised(question, outputs[start:end]))
+            start = end
+        return answers
 
-    def _run(self, rows: Sequence[tuple[NDArray[np.float32], ...]]) -> NDArray[np.float32]:
-        sample, timestep, text, scale = (np.concatenate(column) for column in zip(*rows, strict=True))
+    def _run(self, parts: Sequence[tuple[NDArray[np.float32], ...]]) -> NDArray[np.float32]:
+        sample, timestep, text, scale = (np.concatenate(column) for column in zip(*parts, strict=True))
         outputs = []
         for start in range(0, len(sample), self._max_rows):
             chunk = slice(start, start + self._max_rows)
@@ -102,20 +101,19 @@ class Denoiser:
         return x * np.float32(1.0 / variance) - predicted * np.float32(sigma / math.sqrt(variance))
 
 
-def _rows(question: Question) -> tuple[NDArray[np.float32], ...]:
-    """A question as UNet rows: latents, timesteps, texts, and the guidance scale that a distilled UNet is told."""
-    query, texts = question.query, question.texts
-    images = len(query.x)
-    scaled = query.x * np.float32(1.0 / math.sqrt(query.sigma**2 + 1.0))  # (n, 4, h, w), unit variance
-    sample = np.concatenate([scaled] * len(texts)) if len(texts) > 1 else scaled
-    timestep = np.full(len(sample), query.timestep, np.float32)
-    scale = np.full(len(sample), question.conditioning.told_scale, np.float32)
-    return sample, timestep, np.repeat(np.stack(texts), images, axis=0), scale
+def _parts(question: Question) -> list[tuple[NDArray[np.float32], ...]]:
+    """UNet rows for each text: latents, timesteps, texts, and the guidance scale that a distilled UNet is told."""
+    query, images = question.query, len(question.query.x)
+    sample = query.x * np.float32(1.0 / math.sqrt(query.sigma**2 + 1.0))  # (n, 4, h, w), unit variance
+    timestep = np.full(images, query.timestep, np.float32)
+    scale = np.full(images, question.conditioning.told_scale, np.float32)
+    return [(sample, timestep, np.broadcast_to(text, (images, *text.shape)), scale) for text in question.texts]
 
 
 def _guided(output: NDArray[np.float32], question: Question) -> NDArray[np.float32]:
     guidance = question.conditioning.guidance_at(question.query.sigma)
     if guidance is None:
         return output
-    negative, positive = np.split(output, 2)
+    images = len(output) // 2
+    negative, positive = output[:images], output[images:]
     return guidance.applied(negative, positive)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from latentrt.engines.errors import InputError, unknown_name
 from latentrt.engines.manifest import UNET, Manifest
+from latentrt.engines.size import MAX_SIZE
 
 from .guidance import Guidance, check_guidance
 from .prompt.options import PromptSyntax, check_prompt_options
@@ -19,7 +20,6 @@ from .schedule import NoiseTable, Schedule
 from .seeds import check_seeds
 from .tokenizer import check_text
 
-MAX_SIZE = 4096  # pixels on a side
 MAX_STEPS = 1000  # the model was trained on no more timesteps
 MAX_IMAGES = 64
 

@@ -12,9 +12,10 @@ from latentrt.engines import store
 from latentrt.engines.backend import Backend
 from latentrt.engines.bisect import Departure, bisect
 from latentrt.engines.bundle import Bundle
-from latentrt.engines.derived import Size, derived_cases
+from latentrt.engines.derived import derived_cases
 from latentrt.engines.golden import GoldenCase, golden_cases
 from latentrt.engines.manifest import TEXT_ENCODER, UNET, decoder_component
+from latentrt.engines.size import Size
 from latentrt.engines.threshold import component_threshold
 from latentrt.engines.verification import Check, check_calls, summary
 

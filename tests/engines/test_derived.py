@@ -9,9 +9,10 @@ import pytest
 from onnx.reference import ReferenceEvaluator
 
 from latentrt.engines.bundle import Bundle
-from latentrt.engines.derived import check_size, derived_cases, parse_size
+from latentrt.engines.derived import derived_cases
 from latentrt.engines.errors import InputError
 from latentrt.engines.golden import golden_cases
+from latentrt.engines.size import check_size, parse_size
 from latentrt.engines.tensor import check_feeds
 
 COMPONENTS = ["unet", "vae_encoder", "vae_decoder.kl-f8"]

@@ -15,7 +15,7 @@ from latentrt.engines.trajectory import load_trajectories
 from latentrt.export.add_decoder import add_decoder
 from latentrt.export.export import export_bundle
 from latentrt.export.floor import own_error
-from latentrt.export.reduced import DTYPES, ReducedPrecision, in_precision
+from latentrt.export.reduced import DTYPES, ReducedPrecision, reduce_in_place
 from latentrt.export.source import SourceModel
 from latentrt.export.wrappers import network_loaders
 from latentrt.runtime.pipeline import Pipeline
@@ -41,7 +41,7 @@ def test_it_takes_half_the_disk(tiny_bundle: Bundle, half_bundle: Bundle) -> Non
 def test_no_answer_is_further_off_than_pytorch_in_fp16(half_bundle: Bundle, tiny_model: SourceModel) -> None:
     for name, load in network_loaders(tiny_model).items():
         cases = golden_cases(half_bundle, name)
-        floor = own_error(in_precision(load(), "fp16"), cases)
+        floor = own_error(reduce_in_place(load(), "fp16"), cases)
         with BACKEND.open(half_bundle, name, None) as engine:
             for case in cases:
                 answers = engine.run(case.inputs)
@@ -73,10 +73,9 @@ def test_reduced_runs_are_pytorchs_own(
     """The CPU's own kernels of that type, which may round more often, are as far from fp32."""
     for name, load in network_loaders(tiny_model).items():
         case = golden_cases(tiny_bundle, name)[0]
-        network = load()
+        ours = own_error(reduce_in_place(load(), precision), [case])
+        network, dtype = load(), DTYPES[precision]
         inputs = [torch.from_numpy(case.inputs[spec.name]) for spec in network.inputs]
-        dtype = DTYPES[precision]
-        ours = own_error(in_precision(network, precision), [case])
         with torch.no_grad():
             answer = network.module.to(dtype)(*(x.to(dtype) if x.ndim > 1 else x for x in inputs))
         answers = answer if isinstance(answer, tuple) else (answer,)

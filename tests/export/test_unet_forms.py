@@ -11,16 +11,15 @@ import torch
 from diffusers import EulerDiscreteScheduler, LatentConsistencyModelPipeline, UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 
-from latentrt.engines.golden import GoldenCase
 from latentrt.engines.manifest import UNET, ModelFacts, SchedulerFacts
 from latentrt.export.architecture import METADATA_KEY, Facts, parse_facts, stated_prediction
 from latentrt.export.component_writer import write_components
 from latentrt.export.demo.pack import pack_demo
 from latentrt.export.golden import PROMPT, PROMPTS
-from latentrt.export.recorder import Recorded, Recorder
+from latentrt.export.recorder import Recorder
 from latentrt.export.source import load_source
 from latentrt.export.trajectory import GUIDANCE_SCALES, SEED, STEPS, draw
-from latentrt.export.wrappers import Network, network_loaders, unet_network
+from latentrt.export.wrappers import network_loaders, unet_network
 from support.checkpoints import FACTS, TINY_UNET, tiny, without_averages
 from support.errors import unit_scale_error
 
@@ -62,19 +61,12 @@ def test_a_distilled_unet_is_exported_with_its_guidance_input(tmp_path: Path) ->
     model = load_source(_checkpoint(tmp_path, unet), vaes={})
     recorder = Recorder(model, tmp_path / "trajectory")
     recorder._texts = dict.fromkeys(("fp32", "fp16", "bf16"), TEXTS)  # what the text encoder would have left
-    cases: list[GoldenCase] = []
-
-    def record(network: Network) -> Recorded:
-        recorded = recorder.record(network)
-        cases.extend(recorded.cases)
-        return recorded
-
     for part in ("onnx", "golden"):
         (tmp_path / part).mkdir()
-    component = write_components({UNET: network_loaders(model)[UNET]}, record, tmp_path)[UNET]
+    component = write_components({UNET: network_loaders(model)[UNET]}, recorder, tmp_path)[UNET]
     assert {spec.name: spec.shape for spec in component.inputs}["timestep_cond"] == ("rows", 256)
     assert component.max_abs_error < 1e-4
-    for case in cases:
+    for case in recorder.record(network_loaders(model)[UNET]()):
         feeds = {name: torch.from_numpy(array) for name, array in case.inputs.items()}
         expected = unet(**feeds).sample.numpy()
         assert unit_scale_error(case.outputs["out_sample"], expected) < 1e-5
@@ -117,10 +109,11 @@ def test_an_inpainting_unet_is_recognised_by_its_channels(tmp_path: Path) -> Non
     loaders = network_loaders(model)
     network = loaders[UNET]()
     assert network.inputs[0].shape == ("rows", 9, "2*height", "2*width")
-    for case in recorder.record(network).cases:
+    for case in recorder.record(network):
         expected = unet(**{name: torch.from_numpy(array) for name, array in case.inputs.items()}).sample
         assert unit_scale_error(case.outputs["out_sample"], expected.numpy()) < 1e-5
-    recorder.record(loaders["vae_decoder.kl-f8"]())
+    decoder = loaders["vae_decoder.kl-f8"]()
+    recorder.floor(decoder, recorder.record(decoder))
     assert not (tmp_path / "trajectory").exists()
 
 

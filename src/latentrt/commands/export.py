@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Literal
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from latentrt.engines.derived import parse_size
 from latentrt.engines.errors import EngineError, InputError
+from latentrt.engines.size import parse_size
 
 from .protection import missing_protection
 

@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.table import Table
 
 from latentrt.engines.bundle import Bundle
-from latentrt.engines.derived import check_size, parse_size
 from latentrt.engines.errors import CheckFailedError
+from latentrt.engines.size import check_size, parse_size
 from latentrt.engines.verification import Check
 from latentrt.runtime.verify import VerifyReport, verify_bundle
 
