@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,21 +14,42 @@ from .bundle import Bundle
 from .engine import Engine
 from .errors import unknown_name
 from .key import EngineKey
+from .options import DEFAULTS, BuildOptions, check_taken
 from .tensor import Feeds
 
 _MODULES = {"onnxruntime": "onnxruntime_backend", "fake": "fake_backend"}
 DEFAULT = "onnxruntime"
 
 
-class Backend(Protocol):
-    """What one engine library does for a component of a bundle."""
+Report = Callable[[str, float], None]  # what a build is doing, and which share of that is done, 0 to 1
 
-    name: str
+
+def no_report(doing: str, share: float) -> None:
+    """Report nothing."""
+
+
+class Backend(Protocol):
+    """What one engine library does for a component of a bundle, with certain options, on a certain device."""
+
+    @property
+    def name(self) -> str:
+        """What it is called on the command line."""
+
+    @property
+    def options(self) -> BuildOptions:
+        """What its engines are built with; those it opens were."""
 
     def key(self, bundle: Bundle, component: str) -> EngineKey:
-        """The key of the engine that this backend would use here and now."""
+        """The key of the engine that this backend would use here and now.
 
-    def build(self, bundle: Bundle, component: str, folder: Path) -> None:
+        Raises:
+            InputError: the options do not fit the model.
+        """
+
+    def obstacle(self) -> str | None:
+        """Why engines of this backend cannot run here, though they may be built: no device, or another than theirs."""
+
+    def build(self, bundle: Bundle, component: str, folder: Path, report: Report = no_report) -> None:
         """Compile the component into `folder`, which is empty.
 
         Raises:
@@ -47,17 +69,19 @@ def backend_names() -> list[str]:
     return [name for name in _MODULES if name != "fake"]
 
 
-def get_backend(name: str) -> Backend:
-    """The backend of this name.
+def get_backend(name: str, options: BuildOptions = DEFAULTS, device: int = 0) -> Backend:
+    """The backend of this name; `device` counts those of its kind in this machine.
 
     Raises:
-        InputError: there is none of this name.
+        InputError: there is none of this name, or it has no use for an option.
         EngineError: its library is not installed.
     """
     if name not in _MODULES:
         raise unknown_name("engine", name, backend_names())
-    backend: Backend = importlib.import_module(f".{_MODULES[name]}", __package__).BACKEND
-    return backend
+    backend = importlib.import_module(f".{_MODULES[name]}", __package__).BACKEND
+    check_taken(name, options, backend.takes, backend.precisions)
+    configured: Backend = replace(backend, options=options, device=device)
+    return configured
 
 
 def run_as_written(graph: Path, calls: Sequence[Feeds], outputs: Sequence[str]) -> list[dict[str, NDArray[Any]]]:

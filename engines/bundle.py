@@ -11,6 +11,7 @@ from .errors import BundleError
 from .external_data import external_locations
 from .manifest import FILE_NAME, MAX_BYTES, Component, Manifest, decoder_component, parse_manifest
 
+ENGINES = "engines"  # the folder of compiled engines, which the manifest does not list
 _MAX_GRAPH_BYTES = 2**31 - 1  # what protobuf can hold; weights beside the graph may be larger
 
 
@@ -21,15 +22,16 @@ class Bundle:
     bundles from strangers.
     """
 
-    def __init__(self, root: Path, manifest: Manifest, digest: str) -> None:
+    def __init__(self, root: Path, manifest: Manifest, digest: str, engine_dir: Path | None = None) -> None:
         self.root = root
+        self.engine_dir = engine_dir or root / ENGINES
         self.manifest = manifest
         self.hash = digest  # SHA-256 of `bundle.json`, which names every file's hash
         self._verified: set[str] = set()
 
     @classmethod
-    def open(cls, path: str | Path) -> Bundle:
-        """Open the bundle in folder `path`.
+    def open(cls, path: str | Path, engine_dir: Path | None = None) -> Bundle:
+        """Open the bundle in folder `path`; its compiled engines are kept in it, or in `engine_dir`.
 
         Raises:
             BundleError: there is none, it is damaged, or its format is not this version's.
@@ -43,7 +45,7 @@ class Bundle:
                 raise BundleError(f"{root} is not a bundle: it has no file {FILE_NAME}")
             with manifest_file.open("rb") as stream:
                 data = stream.read(MAX_BYTES + 1)
-        return cls(root, parse_manifest(data, str(root)), hashlib.sha256(data).hexdigest())
+        return cls(root, parse_manifest(data, str(root)), hashlib.sha256(data).hexdigest(), engine_dir)
 
     def component(self, name: str) -> Component:
         """The named component.

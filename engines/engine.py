@@ -40,6 +40,10 @@ class Engine(ABC):
         check_feeds(self.name, self.inputs, feeds)
         return self._run(feeds)
 
+    def takes(self, feeds: Feeds) -> bool:  # noqa: ARG002 - of those that hold every shape
+        """Whether feeds of the declared dtypes and dimensions have shapes that this engine was compiled for."""
+        return True
+
     @abstractmethod
     def _run(self, feeds: Feeds) -> dict[str, NDArray[Any]]:
         """Run checked feeds."""

@@ -5,17 +5,20 @@ Rows are independent, so whatever the loop does with them must not change a pict
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .backend import Report, no_report
 from .bundle import Bundle
 from .engine import Engine
 from .errors import EngineError
 from .key import EngineKey, component_key
-from .manifest import SAFETY_CHECKER, TEXT_ENCODER, TIMESTEP_COND, UNET, Component, is_encoder
+from .manifest import SAFETY_CHECKER, TEXT_ENCODER, TIMESTEP_COND, UNET, Component, Precision, is_encoder
+from .options import DEFAULTS, BuildOptions
 from .tensor import Feeds, check_feeds, resolve_shape
 
 
@@ -83,17 +86,25 @@ def _look(feeds: Feeds, shapes: dict[str, tuple[int, ...]]) -> dict[str, NDArray
 _ANSWERS = {TEXT_ENCODER: _embed, UNET: _predict, SAFETY_CHECKER: _look}
 
 
+@dataclass(frozen=True)
 class FakeBackend:
     """Opens every component; has nothing to build."""
 
-    name = "fake"
+    options: BuildOptions = DEFAULTS
+    device: int = 0
+    name: ClassVar[str] = "fake"
+    takes: ClassVar[frozenset[str]] = frozenset()
+    precisions: ClassVar[tuple[Precision, ...]] = ("fp32",)
 
     def key(self, bundle: Bundle, component: str) -> EngineKey:
         return component_key(
             bundle, component, backend=self.name, version="1", device="any", precision="fp32", profile="any"
         )
 
-    def build(self, bundle: Bundle, component: str, folder: Path) -> None:  # noqa: ARG002
+    def obstacle(self) -> str | None:
+        return None
+
+    def build(self, bundle: Bundle, component: str, folder: Path, report: Report = no_report) -> None:  # noqa: ARG002
         raise EngineError(f"the fake engine of {component} is not compiled: nothing to build in {folder}")
 
     def open(self, bundle: Bundle, component: str, folder: Path | None) -> Engine:  # noqa: ARG002

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from numpy.typing import NDArray
 
+from .backend import Report, no_report
 from .bundle import Bundle
 from .engine import Engine
 from .errors import EngineError
 from .key import EngineKey, component_key, cpu
+from .manifest import Precision
+from .options import DEFAULTS, BuildOptions
 from .tensor import Feeds
 
 try:
@@ -44,10 +48,15 @@ class OnnxRuntimeEngine(Engine):
         self._session = None
 
 
+@dataclass(frozen=True)
 class OnnxRuntimeBackend:
     """Compiles to ONNX Runtime's own optimised graph, so that opening skips the optimiser."""
 
-    name = "onnxruntime"
+    options: BuildOptions = DEFAULTS
+    device: int = 0
+    name: ClassVar[str] = "onnxruntime"
+    takes: ClassVar[frozenset[str]] = frozenset()
+    precisions: ClassVar[tuple[Precision, ...]] = ("fp32",)
 
     def key(self, bundle: Bundle, component: str) -> EngineKey:
         return component_key(
@@ -60,7 +69,11 @@ class OnnxRuntimeBackend:
             profile="any",
         )
 
-    def build(self, bundle: Bundle, component: str, folder: Path) -> None:
+    def obstacle(self) -> str | None:
+        return None
+
+    def build(self, bundle: Bundle, component: str, folder: Path, report: Report = no_report) -> None:
+        report("optimising", 0)
         options = _options()
         options.optimized_model_filepath = str(folder / GRAPH)
         options.add_session_config_entry("session.optimized_model_external_initializers_file_name", WEIGHTS)

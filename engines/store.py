@@ -9,17 +9,18 @@ from pathlib import Path
 import msgspec
 
 from .atomic import new_file, new_folder
-from .backend import Backend
+from .backend import Backend, Report, no_report
 from .bundle import Bundle, sha256
+from .derived import derived_cases
 from .errors import CheckFailedError, EngineError, OutputError
 from .external_data import external_locations
 from .golden import golden_cases
 from .key import EngineKey
 from .manifest import FileRecord
+from .options import DEFAULTS, BuildOptions
 from .threshold import component_threshold
 from .verification import Verification, check_calls, summary
 
-FOLDER = "engines"
 RECORD = "engine.json"
 
 
@@ -28,19 +29,20 @@ class EngineRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
     key: EngineKey
     files: dict[str, FileRecord]
-    verification: Verification
+    verification: Verification | None  # None: built for another machine, and not yet run on it
+    options: BuildOptions = DEFAULTS
 
 
 def engine_folder(bundle: Bundle, key: EngineKey) -> Path:
     """The folder of the engine with this key, whether it is there or not."""
-    return bundle.root / FOLDER / key.id
+    return bundle.engine_dir / key.id
 
 
-def build(backend: Backend, bundle: Bundle, component: str) -> tuple[EngineRecord, bool]:
+def build(backend: Backend, bundle: Bundle, component: str, report: Report = no_report) -> tuple[EngineRecord, bool]:
     """Compile, check against PyTorch's answers, and store one component; returns its record and whether it is new.
 
     The same engine is not built twice, unless the one that is there failed a later check. One that fails the check, or
-    a build that is interrupted, leaves nothing.
+    a build that is interrupted, leaves nothing. An engine that cannot run here is stored without a check.
 
     Raises:
         EngineError: the backend cannot compile it.
@@ -51,25 +53,38 @@ def build(backend: Backend, bundle: Bundle, component: str) -> tuple[EngineRecor
     failed = folder.exists()
     if failed:
         there = load_record(folder)
-        if there.files and there.verification.passed:
+        if there.files and (there.verification is None or there.verification.passed):
             return there, False
     _make_parent(folder)
     with new_folder(folder, overwrite=failed) as beside:
-        backend.build(bundle, component, beside)
+        backend.build(bundle, component, beside, report)
         files = {
             file.name: FileRecord(size=file.stat().st_size, sha256=sha256(file)) for file in sorted(beside.iterdir())
         }
-        threshold = component_threshold(bundle.component(component), key.precision)
-        with backend.open(bundle, component, beside) as engine:
-            verification = summary(check_calls(engine, golden_cases(bundle, component), threshold), threshold)
-        if not verification.passed:
-            raise CheckFailedError(
-                f"the {backend.name} engine of {component} is not what PyTorch answered: {verification.failures[0]}; "
-                "it was not kept; report the versions that 'latentrt inspect' shows"
-            )
-        record = EngineRecord(key=key, files=files, verification=verification)
+        report("checking", 0)
+        verification = None if backend.obstacle() else _checked(backend, bundle, component, beside)
+        record = EngineRecord(key=key, files=files, verification=verification, options=backend.options)
         _write_record(beside / RECORD, record)
     return record, True
+
+
+def _checked(backend: Backend, bundle: Bundle, component: str, folder: Path) -> Verification:
+    """Run the recorded calls that the engine takes; where it takes none of them, calls at its own sizes."""
+    threshold = component_threshold(bundle.component(component), backend.key(bundle, component).precision)
+    recorded = golden_cases(bundle, component)
+    with backend.open(bundle, component, folder) as engine:
+        cases = [case for case in recorded if engine.takes(case.inputs)]
+        checks = check_calls(engine, cases, threshold)
+        derived = derived_cases(bundle, component, backend.options.sizes, recorded)
+        checks += check_calls(engine, [case for case in derived if engine.takes(case.inputs)], threshold, "derived")
+    verification = summary(checks, threshold)
+    if not verification.passed:
+        found = verification.failures[0] if checks else "it takes none of the recorded calls"
+        raise CheckFailedError(
+            f"the {backend.name} engine of {component} is not what PyTorch answered: {found}; "
+            "it was not kept; report the versions that 'latentrt inspect' shows"
+        )
+    return verification
 
 
 def find(backend: Backend, bundle: Bundle, component: str, *, allow_unverified: bool = False) -> Path | None:
@@ -84,7 +99,12 @@ def find(backend: Backend, bundle: Bundle, component: str, *, allow_unverified: 
     if not folder.exists():
         return None
     record = load_record(folder)
-    if not (record.verification.passed or allow_unverified):
+    if record.verification is None and not allow_unverified:
+        raise EngineError(
+            f"the {backend.name} engine of {component} was built for this machine, and not yet checked on it: run "
+            f"'latentrt verify {bundle.root} --engine {backend.name}'"
+        )
+    if record.verification is not None and not (record.verification.passed or allow_unverified):
         raise EngineError(
             f"the {backend.name} engine of {component} failed verification: {'; '.join(record.verification.failures)}; "
             f"build or verify it again, or ask for it with --allow-unverified (allow_unverified=True)"
@@ -106,7 +126,7 @@ def keep(backend: Backend, bundle: Bundle, component: str, verification: Verific
     if folder.exists():
         record = load_record(folder)
         if record.files or not verification.passed:
-            nothing_new = record.verification.passed and verification.passed
+            nothing_new = record.verification is not None and record.verification.passed and verification.passed
             with suppress(OutputError) if nothing_new else nullcontext(), new_file(folder / RECORD) as beside:
                 _write_record(beside, msgspec.structs.replace(record, verification=verification))
         else:
@@ -114,12 +134,14 @@ def keep(backend: Backend, bundle: Bundle, component: str, verification: Verific
     elif not verification.passed:
         _make_parent(folder)
         with new_folder(folder) as beside:
-            _write_record(beside / RECORD, EngineRecord(key=key, files={}, verification=verification))
+            _write_record(
+                beside / RECORD, EngineRecord(key=key, files={}, verification=verification, options=backend.options)
+            )
 
 
 def stored(bundle: Bundle) -> list[EngineRecord | EngineError]:
     """The records of all engines in the bundle, whether they fit here or not; an error in place of a damaged one."""
-    folder = bundle.root / FOLDER
+    folder = bundle.engine_dir
     if not folder.is_dir():
         return []
     entries = (entry for entry in sorted(folder.iterdir()) if entry.is_dir() and not entry.name.startswith("."))

@@ -34,6 +34,9 @@ console = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
 
 BundleArgument = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A bundle's folder.", show_default=False)]
 EngineOption = Annotated[str, typer.Option("--engine", help="The engine library to use.")]
+EngineDir = Annotated[
+    Path | None, typer.Option(metavar="DIR", help="Where compiled engines are kept; in the bundle if not given.")
+]
 AllowUnverified = Annotated[
     bool, typer.Option("--allow-unverified", help="Draw with an engine even where it failed verification.")
 ]
@@ -157,11 +160,50 @@ def add_decoder(
 
 
 @app.command()
-def build(bundle: BundleArgument, engine: EngineOption = DEFAULT_ENGINE) -> None:
-    """Compile a bundle's components for this machine, and check each against PyTorch's recorded answers."""
+def build(
+    bundle: BundleArgument,
+    engine: EngineOption = DEFAULT_ENGINE,
+    size: Annotated[
+        list[str] | None,
+        typer.Option(metavar="WxH", help="A size to have a profile for; repeatable. The model's own if not given."),
+    ] = None,
+    rows: Annotated[str, typer.Option(metavar="N,N,...", help="Rows of a UNet call to have profiles for.")] = "2",
+    tokens: Annotated[str, typer.Option(metavar="N,N,...", help="Tokens of the UNet's text: 77 a chunk.")] = "77",
+    precision: Annotated[
+        Literal["fp32", "fp16", "bf16"] | None,
+        typer.Option(help="To compute in; the engine decides if not given."),
+    ] = None,
+    target: Annotated[
+        str, typer.Option(metavar="smNN,...", help="GPU architectures to build for; this machine's if not given.")
+    ] = "",
+    opt_level: Annotated[int | None, typer.Option(help="TensorRT's builder optimization level, 0 to 5.")] = None,
+    refittable: Annotated[bool, typer.Option("--refittable", help="Let other weights be put in later.")] = False,
+    weight_streaming: Annotated[
+        bool, typer.Option("--weight-streaming", help="Let weights stay in host memory.")
+    ] = False,
+    compatible: Annotated[
+        bool, typer.Option("--compatible", help="For other versions of the library and other GPUs, too.")
+    ] = False,
+    engine_dir: EngineDir = None,
+) -> None:
+    """Compile a bundle's components, and check each against PyTorch's recorded answers where it can run."""
     from .commands.build import build_command
+    from .commands.words import whole_numbers
+    from .engines.options import BuildOptions
+    from .engines.size import parse_size
 
-    build_command(console, bundle, engine)
+    options = BuildOptions(
+        precision=precision,
+        sizes=tuple(map(parse_size, size or [])),
+        rows=whole_numbers("--rows", rows),
+        tokens=whole_numbers("--tokens", tokens),
+        targets=tuple(word for word in target.split(",") if word),
+        opt_level=opt_level,
+        refittable=refittable,
+        weight_streaming=weight_streaming,
+        compatible=compatible,
+    )
+    build_command(console, bundle, engine, options, engine_dir)
 
 
 @app.command()
@@ -246,7 +288,8 @@ def generate(
     ),
 ) -> None:
     """Draw a prompt. With -n above 1 the files are numbered: out-1.png, out-2.png, ..."""
-    from .commands.generate import Switches, chosen_spacing, generate_command, numbers
+    from .commands.generate import Switches, chosen_spacing, generate_command
+    from .commands.words import numbers
     from .runtime.request import Request
 
     request = Request(

@@ -11,6 +11,7 @@ import onnx
 import pytest
 
 from latentrt.engines import bisect as bisect_module
+from latentrt.engines.backend import Report, no_report
 from latentrt.engines.bisect import bisect
 from latentrt.engines.bundle import Bundle
 from latentrt.engines.engine import Engine
@@ -19,12 +20,15 @@ from latentrt.engines.fake_backend import BACKEND as FAKE
 from latentrt.engines.golden import GoldenCase, golden_cases
 from latentrt.engines.key import EngineKey
 from latentrt.engines.onnxruntime_backend import BACKEND, OnnxRuntimeEngine, _options
+from latentrt.engines.options import DEFAULTS
 
 
 class Breaks:
     """Compiles one node wrongly: what it gives is `factor` times too large. A real engine of the changed graph."""
 
     name = "onnxruntime"
+    options = DEFAULTS
+    obstacle = BACKEND.obstacle
 
     def __init__(self, tensor: str, factor: float = 1.01, only_if_fused: str | None = None) -> None:
         self._tensor, self._factor, self._only_if_fused = tensor, factor, only_if_fused
@@ -33,7 +37,7 @@ class Breaks:
     def key(self, bundle: Bundle, component: str) -> EngineKey:
         return BACKEND.key(bundle, component)
 
-    def build(self, bundle: Bundle, component: str, folder: Path) -> None:
+    def build(self, bundle: Bundle, component: str, folder: Path, report: Report = no_report) -> None:
         self.builds += 1
         model = onnx.load(bundle.graph(component))
         marked = {value.name for value in model.graph.output}

@@ -17,11 +17,13 @@ import onnx
 import pytest
 
 from latentrt.engines import store
+from latentrt.engines.backend import Report, no_report
 from latentrt.engines.bundle import Bundle
 from latentrt.engines.engine import Engine
 from latentrt.engines.errors import CheckFailedError, EngineError, OutputError
 from latentrt.engines.key import EngineKey
 from latentrt.engines.onnxruntime_backend import BACKEND, GRAPH, WEIGHTS
+from latentrt.engines.options import DEFAULTS
 from latentrt.engines.tensor import Feeds
 from latentrt.engines.threshold import MAX_ABS_ERROR, Threshold
 from latentrt.engines.verification import Verification
@@ -34,6 +36,8 @@ class Counting:
     """The real backend; counts builds, may claim another version, and may give engines that answer wrongly."""
 
     name = BACKEND.name
+    options = DEFAULTS
+    obstacle = BACKEND.obstacle
 
     def __init__(self, version: str | None = None, error: float = 0.0) -> None:
         self.builds, self._version, self._error = 0, version, error
@@ -42,9 +46,9 @@ class Counting:
         key = BACKEND.key(bundle, component)
         return msgspec.structs.replace(key, backend_version=self._version) if self._version else key
 
-    def build(self, bundle: Bundle, component: str, folder: Path) -> None:
+    def build(self, bundle: Bundle, component: str, folder: Path, report: Report = no_report) -> None:
         self.builds += 1
-        BACKEND.build(bundle, component, folder)
+        BACKEND.build(bundle, component, folder, report)
 
     def open(self, bundle: Bundle, component: str, folder: Path | None) -> Engine:
         engine = BACKEND.open(bundle, component, folder)
@@ -135,8 +139,8 @@ def test_an_engine_that_fails_the_check_is_not_kept(opened: Bundle, error: float
 @pytest.mark.parametrize("interruption", [KeyboardInterrupt, EngineError, MemoryError])
 def test_an_interrupted_build_leaves_nothing(opened: Bundle, interruption: type[BaseException]) -> None:
     class Interrupted(Counting):
-        def build(self, bundle: Bundle, component: str, folder: Path) -> None:
-            super().build(bundle, component, folder)
+        def build(self, bundle: Bundle, component: str, folder: Path, report: Report = no_report) -> None:
+            super().build(bundle, component, folder, report)
             raise interruption
 
     with pytest.raises(interruption):

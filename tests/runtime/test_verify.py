@@ -15,11 +15,13 @@ import pytest
 from latentrt import Pipeline
 from latentrt.engines import backend as backends
 from latentrt.engines import store
+from latentrt.engines.backend import Report, no_report
 from latentrt.engines.bundle import Bundle
 from latentrt.engines.engine import Engine
 from latentrt.engines.errors import EngineError
 from latentrt.engines.key import EngineKey
 from latentrt.engines.onnxruntime_backend import BACKEND, OnnxRuntimeEngine, _options
+from latentrt.engines.options import DEFAULTS
 from latentrt.engines.trajectory import Trajectory, load_trajectories
 from latentrt.engines.verification import Check
 from latentrt.runtime import denoiser
@@ -35,6 +37,8 @@ class WrongLayer:
     """ONNX Runtime, as a library would be that computes with a wrong weight: one layer's are 5 % too large."""
 
     name = "onnxruntime"
+    options = DEFAULTS
+    obstacle = BACKEND.obstacle
 
     def __init__(self, scratch: Path) -> None:
         self.node: onnx.NodeProto | None = None
@@ -43,8 +47,8 @@ class WrongLayer:
     def key(self, bundle: Bundle, component: str) -> EngineKey:
         return BACKEND.key(bundle, component)
 
-    def build(self, bundle: Bundle, component: str, folder: Path) -> None:
-        BACKEND.build(bundle, component, folder)
+    def build(self, bundle: Bundle, component: str, folder: Path, report: Report = no_report) -> None:
+        BACKEND.build(bundle, component, folder, report)
 
     def open(self, bundle: Bundle, component: str, folder: Path | None) -> Engine:
         if component != "unet":

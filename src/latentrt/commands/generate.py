@@ -77,14 +77,6 @@ def _load(pipeline: Pipeline, word: str) -> None:
         pipeline.load_textual_inversion(path, token)
 
 
-def numbers(option: str, words: str | None) -> tuple[float, ...] | None:
-    """The numbers of an option such as `--timesteps 999,749,499`."""
-    try:
-        return None if words is None else tuple(float(word) for word in words.split(","))
-    except ValueError:
-        raise InputError(f"{option} is a list of numbers with commas between; got {words!r}") from None
-
-
 def chosen_spacing(spacing: str | None, karras: bool) -> str | None:
     """`--karras` is short for `--spacing karras`."""
     if karras and spacing not in {None, "karras"}:

@@ -70,12 +70,17 @@ def _fit(bundle: Bundle, record: store.EngineRecord) -> str:
     if record.key.component not in bundle.manifest.components:
         return "does not fit: the bundle has no such component"
     try:
-        wanted = get_backend(record.key.backend).key(bundle, record.key.component)
+        backend = get_backend(record.key.backend, record.options)
+        wanted = backend.key(bundle, record.key.component)
     except LatentrtError as error:
         return f"cannot run here: {error}"
     differences = wanted.differences(record.key)
     if differences:
         return f"does not fit: {'; '.join(differences)}"
+    if obstacle := backend.obstacle():
+        return f"cannot run here: {obstacle}"
+    if record.verification is None:
+        return "fits this machine; not yet checked on it"
     failures = record.verification.failures
     return f"failed verification: {'; '.join(failures)}" if failures else "fits this machine"
 
