@@ -10,6 +10,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -96,58 +97,59 @@ def bisect(
     )
 
 
+@dataclass
 class _Search:
     """What is known of a component's tensors, and the builds that made it known."""
 
-    def __init__(
-        self,
-        backend: Backend,
-        bundle: Bundle,
-        component: str,
-        case: GoldenCase,
-        built: bool,
-        report: Callable[[str], None],
-    ) -> None:
-        self._backend, self._bundle, self._component, self._built = backend, bundle, component, built
-        self._case, self._report = case, report
-        stated, precision = bundle.component(component), backend.key(bundle, component).precision
-        self._outputs = [spec.name for spec in stated.outputs]
-        self._of_outputs, self.threshold = component_threshold(stated, precision), tensor_threshold(stated, precision)
-        self._departing: dict[str, bool] = {}
-        self.errors: dict[str, Difference] = {}
-        self.shapes: dict[str, tuple[int, ...]] = {}
-        self.builds = 0
+    backend: Backend
+    bundle: Bundle
+    component: str
+    case: GoldenCase
+    built: bool
+    report: Callable[[str], None]
+    errors: dict[str, Difference] = field(default_factory=dict, init=False)
+    shapes: dict[str, tuple[int, ...]] = field(default_factory=dict, init=False)
+    departing: dict[str, bool] = field(default_factory=dict, init=False)
+    builds: int = field(default=0, init=False)
+
+    def __post_init__(self) -> None:
+        stated, precision = (
+            self.bundle.component(self.component),
+            self.backend.key(self.bundle, self.component).precision,
+        )
+        self.outputs = [spec.name for spec in stated.outputs]
+        self.of_outputs, self.threshold = component_threshold(stated, precision), tensor_threshold(stated, precision)
 
     def departs(self, tensor: str) -> bool:
         """Whether a tensor was seen to be off by more than the threshold."""
-        return self._departing.get(tensor, False)
+        return self.departing.get(tensor, False)
 
     def measure(self, tensors: Sequence[str]) -> None:
         """Build the engine with these tensors marked, and compare them; the component's own outputs always."""
         self.builds += 1
-        self._report(f"build {self.builds}: comparing {len(tensors)} tensors of {self._component}")
-        wanted = list(dict.fromkeys([*self._outputs, *tensors]))
-        with _marked(self._bundle, self._component, [name for name in wanted if name not in self._outputs]) as marked:
-            [expected] = run_as_written(marked.graph(self._component), [self._case.inputs], wanted)
-            answers = self._run(_declared(marked, self._component, expected))
+        self.report(f"build {self.builds}: comparing {len(tensors)} tensors of {self.component}")
+        wanted = list(dict.fromkeys([*self.outputs, *tensors]))
+        with _marked(self.bundle, self.component, [name for name in wanted if name not in self.outputs]) as marked:
+            [expected] = run_as_written(marked.graph(self.component), [self.case.inputs], wanted)
+            answers = self._run(_declared(marked, self.component, expected))
         for name in wanted:
             self._note(name, answers[name], expected[name])
 
     def _note(self, name: str, answer: NDArray[Any], expected: NDArray[Any]) -> None:
         found = _difference(answer, expected)
         within = self.threshold.passes(found, expected)
-        if name in self._outputs:
-            within = within and self._of_outputs.passes(found, expected)
-        self.errors[name], self.shapes[name], self._departing[name] = found, expected.shape, not within
+        if name in self.outputs:
+            within = within and self.of_outputs.passes(found, expected)
+        self.errors[name], self.shapes[name], self.departing[name] = found, expected.shape, not within
 
     def _run(self, marked: Bundle) -> Arrays:
         with ExitStack() as stack:
             folder = None
-            if self._built:
+            if self.built:
                 folder = Path(stack.enter_context(_build_folder(marked.root)))
-                self._backend.build(marked, self._component, folder)
-            engine = stack.enter_context(self._backend.open(marked, self._component, folder))
-            return engine.run(self._case.inputs)
+                self.backend.build(marked, self.component, folder)
+            engine = stack.enter_context(self.backend.open(marked, self.component, folder))
+            return engine.run(self.case.inputs)
 
 
 def _next_marks(nodes: Sequence[Node], off: str, search: _Search) -> list[str]:

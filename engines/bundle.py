@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from .errors import BundleError
 from .external_data import external_locations
+from .hashing import file_sha256
 from .manifest import FILE_NAME, MAX_BYTES, Component, Manifest, decoder_component, parse_manifest
 
 ENGINES = "engines"  # the folder of compiled engines, which the manifest does not list
@@ -135,8 +136,8 @@ def sha256(file: Path) -> str:
     Raises:
         BundleError: it cannot be read.
     """
-    with _named_errors(file), file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    with _named_errors(file):
+        return file_sha256(file)
 
 
 @contextmanager

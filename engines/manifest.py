@@ -23,6 +23,7 @@ UNET = "unet"
 VAE_ENCODER = "vae_encoder"
 SAFETY_CHECKER = "safety_checker"
 OWN_DECODER = "kl-f8"  # the autoencoder that the checkpoint itself holds
+MAX_TOKENS = 77  # what the text encoder reads at once: one chunk of a prompt
 TIMESTEP_COND = "timestep_cond"  # the UNet's input for the guidance scale, where guidance was distilled into it
 _DECODER = "vae_decoder."
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")

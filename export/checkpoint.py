@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping
@@ -15,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from latentrt.engines.errors import CheckpointError
+from latentrt.engines.hashing import file_sha256
 
 from .pickles import check_size, is_plain, load_pickle, one_line
 
@@ -101,12 +101,6 @@ def read_checkpoint(path: Path) -> Checkpoint:
     check_size(path, tensors)
     shapes = {key: tensor.to("meta") for key, tensor in tensors.items()}
     return Checkpoint(path, sha256, shapes, metadata, len(entries) - len(tensors))
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def check_safetensors_length(path: Path) -> None:

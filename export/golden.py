@@ -16,17 +16,16 @@ from transformers import CLIPTokenizer
 from latentrt.engines.distilled import guidance_embedding
 from latentrt.engines.errors import InputError
 from latentrt.engines.golden import GoldenCase
-from latentrt.engines.manifest import TEXT_ENCODER, TIMESTEP_COND, UNET, ModelFacts, is_encoder
+from latentrt.engines.manifest import MAX_TOKENS, TEXT_ENCODER, TIMESTEP_COND, UNET, ModelFacts, is_encoder
 from latentrt.engines.size import Size, check_size
 
 from .onnx_export import MAX_ROWS
-from .vocabulary import MAX_TOKENS
 from .wrappers import Network, TextEncoder
 
 PROMPT, NEGATIVE_PROMPT = "a red circle on a blue background", ""
 MAX_SIDE = 256  # pixels: a larger picture would dominate the time of an export and show nothing more
 PROMPTS = (PROMPT, NEGATIVE_PROMPT, "two small green squares, drawn by hand " * 12)  # the last is cut at 77 tokens
-_TIMESTEPS = (999.0, 500.0, 1.0)
+_ENDS, _MIDDLE = (999.0, 1.0), 500.0  # timesteps
 _MIXED_TIMESTEPS = (901.0, 301.0, 20.5)  # each row at its own, and one between two steps
 
 Inputs = dict[str, Tensor]
@@ -122,12 +121,11 @@ class UNetCall:
 
 def _unet_calls(facts: ModelFacts, further: Further) -> dict[str, UNetCall]:
     big, small = sizes(facts)
-    calls = {f"rows2-{_name(big)}-t{t:g}": UNetCall(big, (t, t), f"{UNET} {t:g}") for t in _TIMESTEPS}
-    calls[f"rows3-{_name(small)}-mixed"] = UNetCall(small, _MIXED_TIMESTEPS, UNET, chunks=2)
-    others = [(1, own_size(facts))] if own_size(facts) != big else []
-    others += [(2, _sides(size)) for size in further.sizes] + [(n, small) for n in further.rows]
-    t = _TIMESTEPS[1]
-    return calls | {f"rows{n}-{_name(size)}-t{t:g}": UNetCall(size, (t,) * n, f"{UNET} {t:g}") for n, size in others}
+    calls = {f"rows3-{_name(small)}-mixed": UNetCall(small, _MIXED_TIMESTEPS, UNET, chunks=2)}
+    wanted = [(2, small, t) for t in _ENDS] + [(2, big, _MIDDLE)]
+    wanted += [(1, own_size(facts), _MIDDLE)] if own_size(facts) != big else []
+    wanted += [(2, _sides(size), _MIDDLE) for size in further.sizes] + [(n, small, _MIDDLE) for n in further.rows]
+    return calls | {f"rows{n}-{_name(size)}-t{t:g}": UNetCall(size, (t,) * n, f"{UNET} {t:g}") for n, size, t in wanted}
 
 
 def _picture_calls(facts: ModelFacts, further: Further) -> dict[str, tuple[int, Sides]]:

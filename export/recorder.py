@@ -33,7 +33,7 @@ from .golden import (
 from .reduced import DTYPES, reduce_in_place
 from .safety_network import safety_inputs
 from .source import SourceModel
-from .trajectory import GUIDANCE_SCALES, Drawn, decoded, draw, save_trajectories
+from .trajectory import Drawn, decoded, draw, save_trajectories
 from .wrappers import Network
 
 Floor = dict[Precision, float]
@@ -106,8 +106,7 @@ class Recorder:
         if network.name == TEXT_ENCODER:
             self._texts[precision] = text_states(network, self._vectors)
         elif network.name == UNET and network.inputs[0].shape[1] == facts.latent_channels:
-            texts = self._texts[precision]
-            self._drawn[precision] = [draw(network, facts, schedule, texts, scale) for scale in GUIDANCE_SCALES]
+            self._drawn[precision] = draw(network, facts, schedule, self._texts[precision])
         elif network.name == decoder_component(OWN_DECODER) and precision in self._drawn:
             self._drawn[precision] = [decoded(one, network, facts) for one in self._drawn[precision]]
 

@@ -14,7 +14,14 @@ from diffusers import UNet2DConditionModel
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from latentrt.engines.errors import CheckpointError, InputError
-from latentrt.engines.manifest import OWN_DECODER, ModelFacts, SchedulerFacts, encoder_component, is_decoder_name
+from latentrt.engines.manifest import (
+    MAX_TOKENS,
+    OWN_DECODER,
+    ModelFacts,
+    SchedulerFacts,
+    encoder_component,
+    is_decoder_name,
+)
 
 from . import diffusers_folder as folder_form
 from .architecture import (
@@ -35,7 +42,7 @@ from .safety_checker import SafetySource, find_safety_checker
 from .single_file import original_text_encoder, original_unet
 from .stored import StoredNetwork
 from .vae import StoredVae, find_vae, shares_encoder, stored_vae
-from .vocabulary import MAX_TOKENS, clip_tokenizer
+from .vocabulary import clip_tokenizer
 
 NOTE = "note."  # the provenance that a user is told at once
 

@@ -43,37 +43,47 @@ def side(facts: ModelFacts) -> int:
     return max(facts.size_multiple, min(facts.default_size, MAX_SIDE) // facts.size_multiple * facts.size_multiple)
 
 
-def draw(
-    network: Network, facts: ModelFacts, schedule: SchedulerFacts, texts: Mapping[str, Tensor], guidance_scale: float
-) -> Drawn:
-    """Draw `PROMPT` with the UNet in PyTorch; `texts` are the states of both prompts."""
-    scheduler = euler(facts, schedule)
+def draw(network: Network, facts: ModelFacts, schedule: SchedulerFacts, texts: Mapping[str, Tensor]) -> list[Drawn]:
+    """Draw `PROMPT` with the UNet in PyTorch at each guidance scale; `texts` are the states of both prompts.
+
+    All scales are rows of one call: a large UNet spends most of a small call on reading its weights.
+    """
+    schedulers = [euler(facts, schedule) for _ in GUIDANCE_SCALES]
     with warnings.catch_warnings():
         # diffusers hands torch tensors to np.array, and torch's __array__ knows no `copy` yet
         warnings.filterwarnings("ignore", "__array__ implementation doesn't accept a copy keyword", DeprecationWarning)
-        scheduler.set_timesteps(STEPS)
+        for scheduler in schedulers:
+            scheduler.set_timesteps(STEPS)
     h, w = latent_size(facts, (side(facts),) * 2)
     noise = torch.randn(1, facts.latent_channels, h, w, generator=torch.Generator().manual_seed(SEED))
-    latents, x = [], noise * scheduler.init_noise_sigma
+    steps = [[noise * scheduler.init_noise_sigma] for scheduler in schedulers]  # by scale: x before each step, and last
     with torch.no_grad():
-        for t in scheduler.timesteps:
-            predicted = _guided(network, scheduler.scale_model_input(x, t), t.float(), texts, guidance_scale)
-            x = scheduler.step(predicted, t, x, return_dict=False)[0]  # (1, 4, h, w)
-            latents.append(x)
-    return Drawn(_asked(guidance_scale), noise, torch.stack(latents))
+        for t in schedulers[0].timesteps:
+            asked = [scheduler.scale_model_input(xs[-1], t) for scheduler, xs in zip(schedulers, steps, strict=True)]
+            for scheduler, xs, predicted in zip(schedulers, steps, _predicted(network, asked, t, texts), strict=True):
+                xs.append(scheduler.step(predicted, t, xs[-1], return_dict=False)[0])  # (1, 4, h, w)
+    return [Drawn(_asked(scale), noise, torch.stack(xs[1:])) for scale, xs in zip(GUIDANCE_SCALES, steps, strict=True)]
 
 
-def _guided(network: Network, x: Tensor, t: Tensor, texts: Mapping[str, Tensor], guidance_scale: float) -> Tensor:
-    """Two rows by classifier-free guidance; one where it is off, or where the UNet is told the scale."""
+def _predicted(network: Network, asked: Sequence[Tensor], t: Tensor, texts: Mapping[str, Tensor]) -> list[Tensor]:
+    """The noise in each latent (1, 4, h, w): two rows by classifier-free guidance, one where it is off or told."""
     width = guidance_width(network.inputs)
-    if width is not None:
-        told = torch.from_numpy(guidance_embedding(np.array([guidance_scale], np.float32), width))
-        return network.module(x, t.expand(1), texts[PROMPT][None], told)  # type: ignore[no-any-return]
-    if guidance_scale <= 1:
-        return network.module(x, t.expand(1), texts[PROMPT][None])  # type: ignore[no-any-return]
-    context = torch.stack([texts[NEGATIVE_PROMPT], texts[PROMPT]])
-    unconditional, conditional = network.module(torch.cat([x, x]), t.expand(2), context).chunk(2)
-    return unconditional + guidance_scale * (conditional - unconditional)  # type: ignore[no-any-return]
+    prompts = [(PROMPT,) if scale <= 1 or width is not None else (NEGATIVE_PROMPT, PROMPT) for scale in GUIDANCE_SCALES]
+    context = torch.stack([texts[prompt] for some in prompts for prompt in some])
+    inputs = [
+        torch.cat([x for x, some in zip(asked, prompts, strict=True) for _ in some]),
+        t.float().expand(len(context)),
+    ]
+    told = [] if width is None else [torch.from_numpy(guidance_embedding(np.array(GUIDANCE_SCALES, np.float32), width))]
+    rows = network.module(*inputs, context, *told).split([len(some) for some in prompts])
+    return [_guided(row, scale) for row, scale in zip(rows, GUIDANCE_SCALES, strict=True)]
+
+
+def _guided(rows: Tensor, scale: float) -> Tensor:
+    if len(rows) == 1:
+        return rows
+    unconditional, conditional = rows.chunk(2)
+    return unconditional + scale * (conditional - unconditional)
 
 
 def decoded(drawn: Drawn, decoder: Network, facts: ModelFacts) -> Drawn:

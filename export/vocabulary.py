@@ -11,8 +11,9 @@ from importlib.resources import files
 
 from transformers import CLIPTokenizer
 
+from latentrt.engines.manifest import MAX_TOKENS
+
 MERGES = 49152 - 256 - 2  # vocabulary size less the bytes and the two special tokens, as in CLIP's simple_tokenizer.py
-MAX_TOKENS = 77
 
 
 def clip_tokenizer() -> CLIPTokenizer:

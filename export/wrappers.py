@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from transformers import CLIPTextModel
 
 from latentrt.engines.manifest import (
+    MAX_TOKENS,
     OWN_DECODER,
     TEXT_ENCODER,
     TIMESTEP_COND,
@@ -24,7 +25,6 @@ from latentrt.engines.tensor import TensorSpec
 
 from .source import SourceModel
 from .vae import StoredVae
-from .vocabulary import MAX_TOKENS
 
 IMAGE_CHANNELS = 3
 

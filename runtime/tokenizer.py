@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer
 
 from latentrt.engines.errors import BundleError, InputError
+from latentrt.engines.manifest import MAX_TOKENS
 
-MAX_TOKENS = 77
 ROOM = MAX_TOKENS - 2  # start-of-text and end-of-text take a place each
 VOCABULARY = 49_408  # 2 * 256 bytes (plain, and ending a word) + 48,894 merges + the 2 special tokens
 SPECIAL_TOKENS = {"<|startoftext|>": VOCABULARY - 2, "<|endoftext|>": VOCABULARY - 1}

@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from latentrt.engines.engine import Engine
+from latentrt.engines.manifest import MAX_TOKENS
 
-from ..tokenizer import END_OF_TEXT, MAX_TOKENS, ROOM, START_OF_TEXT, VOCABULARY, ClipTokenizer, truncation_warning
+from ..tokenizer import END_OF_TEXT, ROOM, START_OF_TEXT, VOCABULARY, ClipTokenizer, truncation_warning
 from .chunks import Chunk, Unit, fill_chunks, first_chunk
 from .options import HIDDEN_STATES, Prompts
 from .textual_inversion import NewTokens, TextualInversion

@@ -75,21 +75,20 @@ def test_a_distilled_unet_is_exported_with_its_guidance_input(tmp_path: Path) ->
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept:DeprecationWarning")
-def test_the_trajectory_of_a_distilled_unet_is_told_the_scale() -> None:
+def test_the_trajectories_of_a_distilled_unet_are_told_the_scale() -> None:
     unet = _unet(time_cond_proj_dim=256)
-    drawn = draw(unet_network(unet), FACTS_64, SCHEDULE, TEXTS, GUIDANCE_SCALES[0])
-    scheduler = EulerDiscreteScheduler(
-        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1
-    )
-    scheduler.set_timesteps(STEPS)
-    x = torch.randn(drawn.noise.shape, generator=torch.Generator().manual_seed(SEED)) * scheduler.init_noise_sigma
-    told = LatentConsistencyModelPipeline.get_guidance_scale_embedding(
-        None, torch.tensor([GUIDANCE_SCALES[0] - 1]), 256
-    )
-    for t in scheduler.timesteps:
-        predicted = unet(scheduler.scale_model_input(x, t), t, TEXTS[PROMPT][None], timestep_cond=told).sample
-        x = scheduler.step(predicted, t, x).prev_sample
-    assert unit_scale_error(drawn.latents[-1].numpy(), x.numpy()) < 1e-4
+    for scale, drawn in zip(GUIDANCE_SCALES, draw(unet_network(unet), FACTS_64, SCHEDULE, TEXTS), strict=True):
+        scheduler = EulerDiscreteScheduler(
+            beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1
+        )
+        scheduler.set_timesteps(STEPS)
+        x = torch.randn(drawn.noise.shape, generator=torch.Generator().manual_seed(SEED)) * scheduler.init_noise_sigma
+        told = LatentConsistencyModelPipeline.get_guidance_scale_embedding(None, torch.tensor([scale - 1]), 256)
+        for t in scheduler.timesteps:
+            predicted = unet(scheduler.scale_model_input(x, t), t, TEXTS[PROMPT][None], timestep_cond=told).sample
+            x = scheduler.step(predicted, t, x).prev_sample
+        assert drawn.asked.guidance_scale == scale
+        assert unit_scale_error(drawn.latents[-1].numpy(), x.numpy()) < 1e-4
 
 
 @pytest.mark.parametrize("name", ["time_embed.cond_proj.weight", "time_embedding.cond_proj.weight"])
