@@ -256,8 +256,10 @@ def test_a_full_disk_is_named_and_leaves_nothing(demo_bundle: Path, tmp_path: Pa
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("command", ["generate", "export"])
-def test_ctrl_c_ends_with_one_line_and_leaves_nothing(command: str, demo_bundle: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("command", "number"), [("generate", signal.SIGINT), ("export", signal.SIGTERM)])
+def test_a_stop_ends_with_one_line_and_leaves_nothing(
+    command: str, number: signal.Signals, demo_bundle: Path, tmp_path: Path
+) -> None:
     words = {
         "generate": ["generate", str(demo_bundle), PROMPT, "--steps", "1000", "-o", str(tmp_path / "out.png")],
         "export": ["export", str(CHECKPOINT / "demo.safetensors"), "-o", str(tmp_path / "bundle")],
@@ -267,7 +269,7 @@ def test_ctrl_c_ends_with_one_line_and_leaves_nothing(command: str, demo_bundle:
         deadline = time.monotonic() + 60
         while not list(tmp_path.iterdir()) and time.monotonic() < deadline:
             time.sleep(0.05)  # until the work has begun: its hidden file is there
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 2
     assert "Traceback" not in errors

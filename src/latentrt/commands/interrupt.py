@@ -1,4 +1,4 @@
-"""Ctrl-C, remembered: a library that it reaches in the middle of a call may turn it into an error of its own."""
+"""Ctrl-C and SIGTERM, remembered: a library that one reaches in the middle of a call may make its own error of it."""
 
 from __future__ import annotations
 
@@ -9,15 +9,18 @@ from contextlib import contextmanager
 from types import FrameType
 
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM)  # a keyboard's, and that of whoever stops a service or a container
+
+
 class Interrupt:
-    """Whether Ctrl-C was pressed."""
+    """Whether somebody asked the command to stop."""
 
     pressed = False
 
 
 @contextmanager
 def watch_interrupt() -> Iterator[Interrupt]:
-    """Raise KeyboardInterrupt on Ctrl-C as Python does, and remember it; a thread beside the main one has no say."""
+    """Raise KeyboardInterrupt on either signal, so that what is half written goes; a thread beside the main has no say."""
     interrupt = Interrupt()
     if threading.current_thread() is not threading.main_thread():
         yield interrupt
@@ -27,8 +30,9 @@ def watch_interrupt() -> Iterator[Interrupt]:
         interrupt.pressed = True
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGINT, on_signal)
+    before = {number: signal.signal(number, on_signal) for number in SIGNALS}
     try:
         yield interrupt
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
