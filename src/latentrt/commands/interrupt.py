@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-
 SIGNALS = (signal.SIGINT, signal.SIGTERM)  # a keyboard's, and that of whoever stops a service or a container
 
 
@@ -20,7 +19,7 @@ class Interrupt:
 
 @contextmanager
 def watch_interrupt() -> Iterator[Interrupt]:
-    """Raise KeyboardInterrupt on either signal, so that what is half written goes; a thread beside the main has no say."""
+    """Raise KeyboardInterrupt on either, so that what is half written goes; a thread beside the main has no say."""
     interrupt = Interrupt()
     if threading.current_thread() is not threading.main_thread():
         yield interrupt
