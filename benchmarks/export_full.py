@@ -37,8 +37,8 @@ FORMS: dict[str, dict[str, Any]] = {  # file -> how it is written
     "pruned-fp32.safetensors": {"dtype": torch.float32, "ema": True},
 }
 PROTOCOL = """Checkpoints of Stable Diffusion 1.5's keys and shapes, seeded random weights; 'latentrt export' of each in
-a fresh process just after the file was written, so the disk is warm: wall time, the seconds of all cores together, and
-the process's greatest resident set (mapped pages of the checkpoint included). 'verify' replays PyTorch's recorded
+a fresh process just after the file was written, so the disk is warm: wall time, the seconds of all cores together, what else the machine
+worked meanwhile, and the process's greatest resident set (mapped pages of the checkpoint included). 'verify' replays PyTorch's recorded
 answers in onnxruntime, in a further process: the largest relative L2 error of each part, beside the floors, PyTorch's
 own runs in fp16 and bf16."""
 _COMMAND = "import sys; from latentrt.cli import main; main()"
@@ -64,13 +64,14 @@ def measure(folder: Path, name: str) -> dict[str, Any]:
     checkpoint, bundle = folder / file, folder / "bundle"
     with Console(stderr=True).status(f"writing {file}"):
         write_checkpoint(checkpoint, **FORMS[name])
-    seconds, cpu, peak = _run("export", str(checkpoint), "-o", str(bundle), *options)
+    seconds, cpu, others, peak = _run("export", str(checkpoint), "-o", str(bundle), *options)
     manifest = Bundle.open(bundle).manifest
     sizes = {file: record.size for file, record in manifest.files.items()}
     figures = {
         "checkpoint, GB": round(checkpoint.stat().st_size / 1e9, 2),
         "seconds": round(seconds, 1),
         "CPU seconds": round(cpu, 1),
+        "others' CPU seconds": round(others, 1),
         "peak RSS, GB": round(peak / 1e9, 2),
         "bundle, GB": round(sum(sizes.values()) / 1e9, 2),
         "golden, MB": round(sum(size for file, size in sizes.items() if file.startswith("golden/")) / 1e6, 1),
@@ -83,7 +84,7 @@ def _verified(path: Path) -> dict[str, Any]:
     """What `latentrt verify` finds, and the floors that the bundle records."""
     report = path.with_suffix(".json")
     with report.open("wb") as output:
-        seconds, _, peak = _run("verify", str(path), "--json", output=output)
+        seconds, _, _, peak = _run("verify", str(path), "--json", output=output)
     found = msgspec.json.decode(report.read_bytes(), type=VerifyReport)
     bundle = Bundle.open(path)
     assert bundle.manifest.trajectory is not None
@@ -107,16 +108,22 @@ def _verified(path: Path) -> dict[str, Any]:
     }
 
 
-def _run(*words: str, output: IO[bytes] | None = None) -> tuple[float, float, int]:
-    """Wall seconds, seconds of one core, and peak resident bytes of one command."""
-    started = time.perf_counter()
+def _run(*words: str, output: IO[bytes] | None = None) -> tuple[float, float, float, int]:
+    """Wall seconds, CPU seconds of one command and of all else meanwhile, and its peak resident bytes."""
+    started, busy = time.perf_counter(), _busy_seconds()
     process = subprocess.Popen([sys.executable, "-c", _COMMAND, *words], stdout=output)
     _, status, usage = os.wait4(process.pid, 0)
-    seconds = time.perf_counter() - started
+    seconds, cpu = time.perf_counter() - started, usage.ru_utime + usage.ru_stime
     if status != 0:
         sys.exit(f"latentrt {' '.join(words)} failed")
     process.returncode = 0
-    return seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024
+    return seconds, cpu, max(0.0, _busy_seconds() - busy - cpu), usage.ru_maxrss * 1024
+
+
+def _busy_seconds() -> float:
+    """What all cores together have worked since the machine started."""
+    user, nice, system, *_ = map(int, Path("/proc/stat").read_text(encoding="ascii").split()[1:])
+    return (user + nice + system) / os.sysconf("SC_CLK_TCK")
 
 
 if __name__ == "__main__":

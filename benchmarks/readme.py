@@ -16,7 +16,7 @@ from .machine import RESULTS
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
-PAGES = (README, ROOT / "docs" / "samplers.md")
+PAGES = (README, ROOT / "docs" / "export.md", ROOT / "docs" / "samplers.md")
 _BLOCK = re.compile(r"(<!-- results: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -104,11 +104,23 @@ def _sampler_parity(figures: dict[str, Any]) -> str:
 
 
 def _export(figures: dict[str, Any]) -> str:
-    keys = ("checkpoint, GB", "seconds", "CPU seconds", "peak RSS, GB", "bundle, GB")
+    keys = ("checkpoint, GB", "seconds", "CPU seconds", "others' CPU seconds", "peak RSS, GB", "bundle, GB")
     rows: list[tuple[str, ...]] = [("export of Stable Diffusion 1.5 from", *keys, "worst error")]
     for form, values in figures.items():
         worst = f"{max(values['error'].values()):.0e}"
         rows.append((f"`{form}`", *(str(values[key]) for key in keys), worst))
+    return f"{_markdown(rows)}\n\n{_verified(figures)}"
+
+
+def _verified(figures: dict[str, Any]) -> str:
+    """What `verify` found of each bundle it was asked of, beside the floors of the first."""
+    found = {form: values["verify"] for form, values in figures.items() if "verify" in values}
+    floors = next(iter(found.values()))["floor"]
+    bundles = [f"bundle of `{form}`" for form in found]
+    rows: list[tuple[str, ...]] = [("relative L2 from PyTorch fp32", *bundles, "PyTorch fp16", "PyTorch bf16")]
+    for part, floor in floors.items():
+        errors = (f"{verified['relative L2'][part]:.1e}" for verified in found.values())
+        rows.append((part, *errors, *(f"{floor[precision]:.1e}" for precision in ("fp16", "bf16"))))
     return _markdown(rows)
 
 
