@@ -37,10 +37,10 @@ FORMS: dict[str, dict[str, Any]] = {  # file -> how it is written
     "pruned-fp32.safetensors": {"dtype": torch.float32, "ema": True},
 }
 PROTOCOL = """Checkpoints of Stable Diffusion 1.5's keys and shapes, seeded random weights; 'latentrt export' of each in
-a fresh process just after the file was written, so the disk is warm: wall time, the seconds of all cores together, what else the machine
-worked meanwhile, and the process's greatest resident set (mapped pages of the checkpoint included). 'verify' replays PyTorch's recorded
-answers in onnxruntime, in a further process: the largest relative L2 error of each part, beside the floors, PyTorch's
-own runs in fp16 and bf16."""
+a fresh process just after the file was written, so the disk is warm: wall time, the seconds of all cores together, what
+else the machine worked meanwhile, and the process's greatest resident set (mapped pages of the checkpoint included).
+'verify' replays PyTorch's recorded answers in onnxruntime, in a further process: the largest relative L2 error of each
+part, beside the floors, PyTorch's own runs in fp16 and bf16."""
 _COMMAND = "import sys; from latentrt.cli import main; main()"
 
 
