@@ -122,8 +122,8 @@ def _run(*words: str, output: IO[bytes] | None = None) -> tuple[float, float, fl
 
 def _busy_seconds() -> float:
     """What all cores together have worked since the machine started."""
-    user, nice, system, *_ = map(int, Path("/proc/stat").read_text(encoding="ascii").split()[1:])
-    return (user + nice + system) / os.sysconf("SC_CLK_TCK")
+    _, user, nice, system, *_ = Path("/proc/stat").read_text(encoding="ascii").split()
+    return (int(user) + int(nice) + int(system)) / os.sysconf("SC_CLK_TCK")
 
 
 if __name__ == "__main__":
