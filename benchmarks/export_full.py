@@ -24,7 +24,7 @@ from latentrt.engines.trajectory import load_trajectories
 from latentrt.runtime.verify import VerifyReport
 
 from .full_size import write_checkpoint
-from .machine import write_result
+from .machine import figures_so_far, write_result
 
 HALVED = "emaonly-fp16.safetensors --precision fp16"
 VERIFIED = ("emaonly-fp16.safetensors", HALVED)  # the bundles that `latentrt verify` replays
@@ -45,17 +45,17 @@ _COMMAND = "import sys; from latentrt.cli import main; main()"
 
 
 def main() -> None:
-    """Write, export and measure each form; write the result."""
+    """Write, export and measure each form; each is added to what was measured on this machine before."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--forms", nargs="*", choices=list(FORMS), default=list(FORMS), metavar="FORM")
     parser.add_argument("--folder", type=Path, help="where the checkpoints and bundles go for a while")
     arguments = parser.parse_args()
-    figures = {}
     for name in arguments.forms:
         with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
-            figures[name] = measure(Path(folder), name)
-            print(name, figures[name], file=sys.stderr)
-    write_result("export", figures, " ".join(PROTOCOL.split()))
+            found = {name: measure(Path(folder), name)}
+        print(found, file=sys.stderr)
+        figures = figures_so_far("export") | found
+        write_result("export", {form: figures[form] for form in FORMS if form in figures}, " ".join(PROTOCOL.split()))
 
 
 def measure(folder: Path, name: str) -> dict[str, Any]:

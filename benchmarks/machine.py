@@ -29,6 +29,15 @@ def machine() -> dict[str, Any]:
     }
 
 
+def figures_so_far(name: str) -> dict[str, Any]:
+    """The figures of `benchmarks/results/NAME.json`, if this machine measured them with these versions."""
+    try:
+        found = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    return dict(found["figures"]) if found["machine"] == machine() else {}
+
+
 def write_result(name: str, figures: dict[str, Any], protocol: str) -> Path:
     """Write `benchmarks/results/NAME.json`: how it was measured, on what, and the figures."""
     target = RESULTS / f"{name}.json"

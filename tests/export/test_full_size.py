@@ -14,7 +14,7 @@ from latentrt.export.source import load_source
 
 pytestmark = pytest.mark.full
 
-MAX_SECONDS, MAX_GB = 240, 9  # on 2 cores of their own, with the checkpoint in the page cache
+MAX_GB = 9
 MIN_FREE_BYTES = 20e9
 
 
@@ -31,8 +31,12 @@ def place(tmp_path: Path) -> Iterator[Path]:
 def test_an_export_stays_within_its_means(form: str, place: Path) -> None:
     figures = measure(place, form)
     assert figures["peak RSS, GB"] <= MAX_GB
-    assert figures["seconds"] <= MAX_SECONDS
-    assert max(figures["error"].values()) <= 1e-4
+    if "--precision" not in form:
+        assert max(figures["error"].values()) <= 1e-4
+    if "verify" in figures:
+        assert figures["verify"]["passed"]
+        for part, floor in figures["verify"]["floor"].items():
+            assert figures["verify"]["relative L2"][part] <= floor["fp16"]
 
 
 @pytest.mark.parametrize("form", ["emaonly-fp16.safetensors", "emaonly-fp16.ckpt"])
