@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,8 +36,11 @@ from .safety import SafetyChecker, SafetyWarning, switched_off, verdict
 from .samplers import sampler_with_eta
 from .seeds import open_noise, start_noise
 from .stream import Stream
+from .submission import Submission
 from .tokenizer import ClipTokenizer
+from .worker import Worker
 
+_T = TypeVar("_T")
 MAX_ROWS = 8  # of one UNet call: four guided pictures at once
 
 
@@ -45,7 +49,12 @@ class PromptWarning(UserWarning):
 
 
 class Pipeline:
-    """Engines of one bundle, ready to draw. Open it with `Pipeline.open`; use it from one thread."""
+    """Engines of one bundle, ready to draw. Open it with `Pipeline.open`.
+
+    Either one thread uses it (`generate`, `stream`, `start`, `step`, `finish`), or any number of threads `submit` to
+    it: from the first `submit` on, a thread of its own draws. Then `generate`, `decode` and `load_textual_inversion`
+    go through that thread too, and the step-by-step calls are refused.
+    """
 
     def __init__(
         self, bundle: Bundle, wanted: Wanted, *, max_rows: int = MAX_ROWS, safety_checker: bool = True
@@ -55,6 +64,9 @@ class Pipeline:
         self.bundle = bundle
         self.wanted, self.chosen_because = choose(bundle, wanted) if wanted.engine == AUTO else (wanted, "")
         self.engines = OpenEngines(bundle, self.wanted)
+        self._worker: Worker | None = None
+        self._submitting = threading.Lock()
+        self._closed = False
         tokenizer = ClipTokenizer.from_file(bundle.file(bundle.manifest.tokenizer))
         table = TokenTable(bundle.file(bundle.manifest.token_embedding))
         with ExitStack() as on_failure:
@@ -112,7 +124,7 @@ class Pipeline:
             InputError: not one embedding of this model's width, or the word is taken.
         """
         embedding = read_textual_inversion(path, token)
-        self._prompts.new_tokens.add(embedding)
+        self._owned(lambda: self._prompts.new_tokens.add(embedding))
         return embedding.token
 
     def generate(self, prompt: str | None = None, **options: Any) -> Result:
@@ -123,7 +135,28 @@ class Pipeline:
             EngineError: an engine failed.
             NanPictureError: the latents or the decoded picture hold NaN or infinity.
         """
+        if self._worker is not None:
+            if self._worker.is_current:
+                raise EngineError("a listener cannot wait for a picture, which its own thread would draw: submit() it")
+            return self.submit(prompt, **options).result()
         return self.stream(prompt, **options).result()
+
+    def submit(
+        self, prompt: str | None = None, *, on_step: Callable[[Step], None] | None = None, **options: Any
+    ) -> Submission:
+        """Draw a prompt in the pipeline's own thread; to be called from any thread. Returns a future of the `Result`.
+
+        Requests that are there together share calls of the UNet, and a later one joins at any step. `on_step` hears of
+        every finished step, in that thread: while it listens, nothing is drawn. What it raises ends its own request.
+
+        Raises:
+            InputError: an option is out of range.
+            EngineError: the pipeline is closed, or requests of `start` or `stream` are still being drawn.
+        """
+        request = Request(prompt=prompt, **options)
+        submission = Submission(request, plan(request, self.bundle.manifest), on_step)
+        self._own_thread().submit(submission)
+        return submission
 
     def stream(self, prompt: str | None = None, **options: Any) -> Stream:
         """Draw a prompt step by step: iterate for each `Step`, then ask for `result()`."""
@@ -131,6 +164,15 @@ class Pipeline:
 
     def start(self, request: Request, on_step: Callable[[Step], None] | None = None) -> Drawing:
         """Take a request into the loop. It joins at the next `step()`, beside the requests already there."""
+        self._check_unshared()
+        drawing = self.take_in(request, on_step)
+        for warning in drawing.texts.warnings:
+            warnings.warn(warning, PromptWarning, stacklevel=4)
+        return drawing
+
+    def take_in(self, request: Request, on_step: Callable[[Step], None] | None = None) -> Drawing:
+        """As `start`, for whoever hands the warnings on: they are in the drawing's `texts`."""
+        self._check_unshared()
         planned = plan(request, self.bundle.manifest)
         schedule = planned.schedule
         noise = open_noise(request, planned.latent_shape[0])
@@ -138,14 +180,13 @@ class Pipeline:
         x = start * np.float32(schedule.init_scale)
         sampling = sampler_with_eta(request.sampler, request.eta)(x, schedule, noise)
         texts, conditioning = self._conditioning(request)
-        for warning in texts.warnings:
-            warnings.warn(warning, PromptWarning, stacklevel=4)
         job = Job(sampling, conditioning, schedule.steps, np.float32(schedule.final_scale), on_step)
         self._loop.join(job)
         return Drawing(request, planned, texts, job)
 
     def step(self) -> list[Job]:
         """Answer one question of every request of one size: one step, for most samplers. Empty when none is live."""
+        self._check_unshared()
         return self._loop.step()
 
     def finish(self, drawing: Drawing) -> Result:
@@ -156,6 +197,7 @@ class Pipeline:
             NanPictureError: the latents or the decoded picture hold NaN or infinity.
             Exception: what ended the job, if something did.
         """
+        self._check_unshared()
         job = drawing.job
         if not job.done:
             raise EngineError("the request is still being drawn: call step() until its job is done")
@@ -178,14 +220,24 @@ class Pipeline:
 
         What it gives is not checked for safety.
         """
+        return self._owned(lambda: self._decoded(latents, decoder))
+
+    def _decoded(self, latents: NDArray[np.float32], decoder: str | None) -> NDArray[np.float32]:
         manifest = self.bundle.manifest
         engine = self.engines[decoder_component(decoder or manifest.default_decoder)]
         scaled = latents / np.float32(manifest.model.scaling_factor)
         outputs = [engine.run({"latent_sample": row[None]})[engine.outputs[0].name] for row in scaled]
         return np.concatenate(outputs)
 
-    def close(self) -> None:
-        """Close all engines."""
+    def close(self, *, finish: bool = True) -> None:
+        """Close all engines. What was submitted is drawn to its end first, or with `finish=False` cancelled.
+
+        Leaving a `with` block by an error cancels.
+        """
+        with self._submitting:
+            worker, self._closed = self._worker, True
+        if worker is not None:
+            worker.close(finish=finish)
         self.engines.close()
 
     def __enter__(self) -> Self:
@@ -194,7 +246,27 @@ class Pipeline:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        self.close(finish=error is None)
+
+    def _own_thread(self) -> Worker:
+        with self._submitting:
+            if self._closed:
+                raise EngineError("the pipeline is closed: open it again")
+            if self._worker is None:
+                if len(self._loop):
+                    raise EngineError("requests of start() or stream() are being drawn: finish or cancel them first")
+                self._worker = Worker(self)
+            return self._worker
+
+    def _owned(self, action: Callable[[], _T]) -> _T:
+        """Do what only one thread at a time may do."""
+        return action() if self._worker is None else self._worker.call(action)
+
+    def _check_unshared(self) -> None:
+        if self._worker is not None and not self._worker.is_current:
+            raise EngineError(
+                "requests were submitted to this pipeline, and its own thread draws them: use submit() or generate()"
+            )
 
     def _open_safety_checker(self) -> SafetyChecker | None:
         facts = self.bundle.manifest.safety_checker

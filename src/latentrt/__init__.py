@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from .runtime.request import Request
     from .runtime.safety import SafetyWarning
     from .runtime.stream import Stream
+    from .runtime.submission import Submission
 
 from .engines.version import __version__
 
@@ -25,6 +26,7 @@ __all__ = [
     "SafetyWarning",
     "Step",
     "Stream",
+    "Submission",
     "__version__",
 ]
 
@@ -37,6 +39,7 @@ _HOMES = {
     "SafetyWarning": ".runtime.safety",
     "Step": ".runtime.loop",
     "Stream": ".runtime.stream",
+    "Submission": ".runtime.submission",
 }
 
 
