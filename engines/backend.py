@@ -19,6 +19,7 @@ from .tensor import Feeds
 
 _MODULES = {"onnxruntime": "onnxruntime_backend", "fake": "fake_backend"}
 DEFAULT = "onnxruntime"
+NEED_BUILDING = frozenset({"tensorrt", "tensorrt-rtx"})  # the others open a bundle's graphs as they are
 
 
 Report = Callable[[str, float], None]  # what a build is doing, and which share of that is done, 0 to 1

@@ -44,6 +44,10 @@ class Engine(ABC):
         """Whether feeds of the declared dtypes and dimensions have shapes that this engine was compiled for."""
         return True
 
+    def key_for(self, feeds: Feeds) -> EngineKey:  # noqa: ARG002 - of those that are a single engine
+        """The key of the engine that runs such a call."""
+        return self.key
+
     @abstractmethod
     def _run(self, feeds: Feeds) -> dict[str, NDArray[Any]]:
         """Run checked feeds."""

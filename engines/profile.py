@@ -14,6 +14,8 @@ from .options import BuildOptions
 from .size import Size, check_size, pixels_per_unit
 from .tensor import TensorSpec, free_names, resolve_shape
 
+ANY = "any"  # the profile in the key of an engine that takes every shape
+ROWS = "rows"  # the dimension that a call may be filled up in, or split
 MAX_TEXTS = 8  # rows of one call of the text encoder: the prompts of four guided pictures
 Shape = tuple[int, ...]
 _Length = Annotated[int, msgspec.Meta(ge=1, le=100_000)]
@@ -60,6 +62,11 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
     def __str__(self) -> str:
         return " ".join(f"{name}={span}" for name, span in sorted(self.dimensions.items()))
+
+
+def holds_but_rows(profile: Profile, bound: Mapping[str, int]) -> bool:
+    """Whether a profile takes free dimensions of these lengths, whatever the rows."""
+    return profile.holds({**bound, ROWS: profile.dimensions[ROWS].usual})
 
 
 def profiles_for(bundle: Bundle, component: str, options: BuildOptions) -> tuple[Profile, ...]:

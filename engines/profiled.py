@@ -13,11 +13,10 @@ from .bundle import Bundle
 from .engine import Engine
 from .errors import InputError
 from .key import EngineKey
-from .profile import Profile
+from .profile import ROWS, Profile, holds_but_rows
 from .size import pixels_per_unit
 from .tensor import Feeds, check_feeds, free_names
 
-ROWS = "rows"
 Outputs = dict[str, NDArray[Any]]
 
 
@@ -37,11 +36,11 @@ class ProfiledEngine(Engine):
 
     def takes(self, feeds: Feeds) -> bool:
         """As `Engine.takes`: whether some profile holds the call, whatever its rows."""
-        return any(_holds_but_rows(profile, check_feeds(self.name, self.inputs, feeds)) for profile in self.profiles)
+        return any(holds_but_rows(profile, check_feeds(self.name, self.inputs, feeds)) for profile in self.profiles)
 
     def _run(self, feeds: Feeds) -> Outputs:
         bound = check_feeds(self.name, self.inputs, feeds)
-        fitting = [i for i, profile in enumerate(self.profiles) if _holds_but_rows(profile, bound)]
+        fitting = [i for i, profile in enumerate(self.profiles) if holds_but_rows(profile, bound)]
         if not fitting:
             raise InputError(self._no_profile(bound))
         fitting.sort(key=lambda i: self.profiles[i].dimensions[ROWS].most)
@@ -79,10 +78,6 @@ class ProfiledEngine(Engine):
         sides = [str(asked[axis] * self._pixels[axis]) for axis in ("width", "height") if axis in asked]
         tokens = f" --tokens {asked['tokens']}" if "tokens" in asked else ""
         return (f" --size {'x'.join(sides)}" if sides else "") + tokens
-
-
-def _holds_but_rows(profile: Profile, bound: dict[str, int]) -> bool:
-    return profile.holds(bound | {ROWS: profile.dimensions[ROWS].usual})
 
 
 def _distance(profile: Profile, asked: dict[str, int]) -> float:

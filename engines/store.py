@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from pathlib import Path
 
@@ -98,18 +99,28 @@ def find(backend: Backend, bundle: Bundle, component: str, *, allow_unverified: 
     folder = engine_folder(bundle, backend.key(bundle, component))
     if not folder.exists():
         return None
-    record = load_record(folder)
-    if record.verification is None and not allow_unverified:
-        raise EngineError(
-            f"the {backend.name} engine of {component} was built for this machine, and not yet checked on it: run "
-            f"'latentrt verify {bundle.root} --engine {backend.name}'"
-        )
-    if record.verification is not None and not (record.verification.passed or allow_unverified):
-        raise EngineError(
-            f"the {backend.name} engine of {component} failed verification: {'; '.join(record.verification.failures)}; "
-            f"build or verify it again, or ask for it with --allow-unverified (allow_unverified=True)"
-        )
+    record = read_record(folder)
+    reason = refusal(bundle, record)
+    if reason is not None and not allow_unverified:
+        raise EngineError(reason)
+    check_files(folder, record)
     return folder if record.files else None
+
+
+def refusal(bundle: Bundle, record: EngineRecord) -> str | None:
+    """Why an engine is not opened unless someone asks for it in so many words: its last check; None once it passed."""
+    what = f"the {record.key.backend} engine of {record.key.component}"
+    if record.verification is None:
+        return (
+            f"{what} was built for this machine, and not yet checked on it: run "
+            f"'latentrt verify {bundle.root} --engine {record.key.backend}'"
+        )
+    if record.verification.passed:
+        return None
+    return (
+        f"{what} failed verification: {'; '.join(record.verification.failures)}; "
+        f"build or verify it again, or ask for it with --allow-unverified (allow_unverified=True)"
+    )
 
 
 def keep(backend: Backend, bundle: Bundle, component: str, verification: Verification) -> None:
@@ -141,16 +152,25 @@ def keep(backend: Backend, bundle: Bundle, component: str, verification: Verific
 
 def stored(bundle: Bundle) -> list[EngineRecord | EngineError]:
     """The records of all engines in the bundle, whether they fit here or not; an error in place of a damaged one."""
-    folder = bundle.engine_dir
-    if not folder.is_dir():
+    return [_or_error(load_record, folder) for folder in _folders(bundle)]
+
+
+def records(bundle: Bundle) -> list[EngineRecord]:
+    """The readable records of all engines in the bundle; no file beside them is looked at, which may take seconds."""
+    found = [_or_error(read_record, folder) for folder in _folders(bundle)]
+    return [record for record in found if isinstance(record, EngineRecord)]
+
+
+def _folders(bundle: Bundle) -> list[Path]:
+    if not bundle.engine_dir.is_dir():
         return []
-    entries = (entry for entry in sorted(folder.iterdir()) if entry.is_dir() and not entry.name.startswith("."))
-    return [_record_or_error(entry) for entry in entries]
+    entries = sorted(bundle.engine_dir.iterdir())
+    return [entry for entry in entries if entry.is_dir() and not entry.name.startswith(".")]
 
 
-def _record_or_error(folder: Path) -> EngineRecord | EngineError:
+def _or_error(read: Callable[[Path], EngineRecord], folder: Path) -> EngineRecord | EngineError:
     try:
-        return load_record(folder)
+        return read(folder)
     except EngineError as error:
         return error
 
@@ -159,7 +179,18 @@ def load_record(folder: Path) -> EngineRecord:
     """The record in an engine's folder, once the folder's files are checked against it.
 
     Raises:
-        EngineError: the record is missing, damaged, or of another engine; or a file is missing, altered or not listed.
+        EngineError: as `read_record` and `check_files`.
+    """
+    record = read_record(folder)
+    check_files(folder, record)
+    return record
+
+
+def read_record(folder: Path) -> EngineRecord:
+    """The record in an engine's folder, as it is.
+
+    Raises:
+        EngineError: it is missing, damaged, or of another engine.
     """
     try:
         record = msgspec.json.decode((folder / RECORD).read_bytes(), type=EngineRecord)
@@ -167,7 +198,6 @@ def load_record(folder: Path) -> EngineRecord:
         raise EngineError(f"{folder} holds no readable {RECORD}: {error}; {_rebuild(folder)}") from error
     if record.key.id != folder.name:
         raise EngineError(f"{folder} holds the engine {record.key.id}; {_rebuild(folder)}")
-    _check_files(folder, record)
     return record
 
 
@@ -182,7 +212,12 @@ def _make_parent(folder: Path) -> None:
         raise OutputError(f"cannot store engines in {folder.parent}: {error.strerror}") from error
 
 
-def _check_files(folder: Path, record: EngineRecord) -> None:
+def check_files(folder: Path, record: EngineRecord) -> None:
+    """Check that a folder holds the files of its record, and nothing else.
+
+    Raises:
+        EngineError: a file is missing, altered or not listed.
+    """
     # a record on its way to its place, or left there by a crash, is no part of the engine
     held = {entry.name for entry in folder.iterdir() if not entry.name.startswith(f".{RECORD}.")}
     for name in sorted(held ^ {RECORD, *record.files}):

@@ -90,6 +90,11 @@ def resolve_shape(shape: Sequence[int | str], bound: Mapping[str, int]) -> tuple
     return tuple(lengths)
 
 
+def blank_feeds(specs: Sequence[TensorSpec], bound: Mapping[str, int]) -> dict[str, NDArray[Any]]:
+    """Zeros of the declared dtypes and of these shapes, to ask about a call; they take no memory."""
+    return {spec.name: np.broadcast_to(np.zeros((), spec.dtype), resolve_shape(spec.shape, bound)) for spec in specs}
+
+
 def free_names(specs: Sequence[TensorSpec]) -> set[str]:
     """The names of all free dimensions."""
     return {split_dimension(dimension)[1] for spec in specs for dimension in spec.shape if isinstance(dimension, str)}

@@ -107,7 +107,8 @@ def _parts(question: Question) -> list[tuple[NDArray[np.float32], ...]]:
     sample = query.x * np.float32(1.0 / math.sqrt(query.sigma**2 + 1.0))  # (n, 4, h, w), unit variance
     timestep = np.full(images, query.timestep, np.float32)
     scale = np.full(images, question.conditioning.told_scale, np.float32)
-    return [(sample, timestep, np.broadcast_to(text, (images, *text.shape)), scale) for text in question.texts]
+    # repeated, not broadcast: of strides of 0 numpy joins rows into an array whose rows lie interleaved
+    return [(sample, timestep, np.repeat(text[None], images, axis=0), scale) for text in question.texts]
 
 
 def _guided(output: NDArray[np.float32], question: Question) -> NDArray[np.float32]:

@@ -108,7 +108,7 @@ class DenoisingLoop:
         self._jobs: list[Job] = []
 
     def __len__(self) -> int:
-        return len(self._jobs)
+        return sum(not job.done for job in self._jobs)
 
     def join(self, job: Job) -> None:
         """Take a request in; it is part of the next step."""

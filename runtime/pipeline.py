@@ -2,41 +2,45 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL.Image import Image
 
-from latentrt.engines import backend as backends
-from latentrt.engines import store
+from latentrt.engines.auto import AUTO, choose
+from latentrt.engines.backend import DEFAULT
 from latentrt.engines.bundle import Bundle
+from latentrt.engines.choice import Wanted
 from latentrt.engines.distilled import guidance_width
-from latentrt.engines.engine import Engine
 from latentrt.engines.errors import EngineError, InputError
-from latentrt.engines.manifest import SAFETY_CHECKER, TEXT_ENCODER, UNET, decoder_component
+from latentrt.engines.manifest import SAFETY_CHECKER, TEXT_ENCODER, UNET, Precision, decoder_component
 from latentrt.engines.version import __version__
 
 from .denoiser import Conditioning, Denoiser
+from .drawing import Drawing, Result
 from .facts import request_facts
 from .loop import DenoisingLoop, Job, Step
+from .open_engines import OpenEngines
 from .picture import check_finite, to_image
 from .prompt.encoder import EncodedPrompts, PromptEncoder
 from .prompt.textual_inversion import read_textual_inversion
 from .prompt.token_table import TokenTable
-from .request import Plan, Request, plan
+from .request import Request, plan
 from .safety import SafetyChecker, SafetyWarning, switched_off, verdict
 from .samplers import sampler_with_eta
 from .seeds import open_noise, start_noise
+from .stream import Stream
+from .submission import Submission
 from .tokenizer import ClipTokenizer
+from .worker import Worker
 
+_T = TypeVar("_T")
 MAX_ROWS = 8  # of one UNet call: four guided pictures at once
 
 
@@ -44,57 +48,31 @@ class PromptWarning(UserWarning):
     """The model does not see all of the prompt."""
 
 
-@dataclass(frozen=True, eq=False)
-class Result:
-    """Finished pictures.
+class Pipeline:
+    """Engines of one bundle, ready to draw. Open it with `Pipeline.open`.
 
-    `images` are 8-bit RGB and carry `facts[i]` as text when saved as PNG; `latents` is (n, 4, height / 8, width / 8)
-    float32, before decoding, in the units that the decoder takes times `scaling_factor`. `flagged[i]` says whether the
-    safety checker flagged picture i, which is then black (its latents are not); None where no checker looked.
+    Either one thread uses it (`generate`, `stream`, `start`, `step`, `finish`), or any number of threads `submit` to
+    it: from the first `submit` on, a thread of its own draws. Then `generate`, `decode` and `load_textual_inversion`
+    go through that thread too, and the step-by-step calls are refused.
     """
 
-    images: list[Image]
-    latents: NDArray[np.float32]
-    facts: list[dict[str, str]]
-    flagged: list[bool] | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class Drawing:
-    """A request on its way: what was asked, what that means for this bundle, and its place in the loop."""
-
-    request: Request
-    plan: Plan
-    texts: EncodedPrompts
-    job: Job
-
-
-class Pipeline:
-    """Engines of one bundle, ready to draw. Open it with `Pipeline.open`; use it from one thread."""
-
     def __init__(
-        self,
-        bundle: Bundle,
-        engine: str,
-        max_rows: int,
-        *,
-        safety_checker: bool = True,
-        allow_unverified: bool = False,
+        self, bundle: Bundle, wanted: Wanted, *, max_rows: int = MAX_ROWS, safety_checker: bool = True
     ) -> None:
         if max_rows < 1:
             raise InputError(f"max_rows is a whole number, 1 or more; got {max_rows!r}")
         self.bundle = bundle
-        self._backend = backends.get_backend(engine)
-        self._allow_unverified = allow_unverified
-        self._engines: dict[str, Engine] = {}
+        self.wanted, self.chosen_because = choose(bundle, wanted) if wanted.engine == AUTO else (wanted, "")
+        self.engines = OpenEngines(bundle, self.wanted)
+        self._worker: Worker | None = None
+        self._submitting = threading.Lock()
         self._closed = False
-        self._stack = ExitStack()
         tokenizer = ClipTokenizer.from_file(bundle.file(bundle.manifest.tokenizer))
         table = TokenTable(bundle.file(bundle.manifest.token_embedding))
         with ExitStack() as on_failure:
             on_failure.callback(self.close)
-            unet = self._engine(UNET)
-            self._prompts = PromptEncoder(tokenizer, table, self._engine(TEXT_ENCODER), max_rows)
+            unet = self.engines[UNET]
+            self._prompts = PromptEncoder(tokenizer, table, self.engines[TEXT_ENCODER], max_rows)
             self._safety_checker = self._open_safety_checker() if safety_checker else None
             on_failure.pop_all()
         self._loop = DenoisingLoop(Denoiser(unet, bundle.manifest.model.prediction_type, max_rows))
@@ -104,29 +82,38 @@ class Pipeline:
         cls,
         path: str | Path,
         *,
-        engine: str = backends.DEFAULT,
+        engine: str = DEFAULT,
+        precision: Precision | None = None,
+        engine_dir: Path | None = None,
+        device: int = 0,
         max_rows: int = MAX_ROWS,
         safety_checker: bool = True,
         allow_unverified: bool = False,
     ) -> Self:
         """Open the bundle at `path` with the engines of one backend; `max_rows` bounds one UNet call.
 
-        Engines that `latentrt build` left in the bundle are used where they fit this machine; onnxruntime opens a
-        component that has none from the bundle's graph. A file is checked against its hash before it is used. An engine
-        that failed `latentrt verify` is opened only with `allow_unverified`; the pictures say so.
+        Engines that `latentrt build` left in the bundle, or in `engine_dir`, are used where they fit this machine (its
+        `device`, counted among those of the backend's kind), compute in `precision` where one is asked for, and passed
+        their check. Without one, a backend that can opens the component from the bundle's graph. Of several for other
+        sizes, each is opened when a request first needs it. A file is checked against its hash before it is used. An
+        engine that failed `latentrt verify` is opened only with `allow_unverified`; the pictures say so.
+
+        `engine="auto"` takes the best backend that is installed, can run here, and has engines or opens graphs;
+        `Pipeline.chosen_because` says which and why.
 
         The bundle's safety checker, where it has one, looks at every picture; with `safety_checker=False` none does,
         and a `SafetyWarning` says what the model's licence asks of you.
 
         Raises:
             BundleError: no bundle there, or a damaged one.
-            EngineError: an engine is damaged, failed verification, or cannot be opened here.
-            InputError: no engine of this name.
+            EngineError: an engine is damaged, failed verification, or cannot be opened here; or none was built.
+            InputError: no engine of this name, or it does not compute in this precision.
         """
-        bundle = Bundle.open(path)
+        bundle = Bundle.open(path, engine_dir)
+        wanted = Wanted(engine=engine, precision=precision, device=device, allow_unverified=allow_unverified)
         if not safety_checker:
             warnings.warn(switched_off(bundle.manifest.licence), SafetyWarning, stacklevel=2)
-        return cls(bundle, engine, max_rows, safety_checker=safety_checker, allow_unverified=allow_unverified)
+        return cls(bundle, wanted, max_rows=max_rows, safety_checker=safety_checker)
 
     def load_textual_inversion(self, path: str | Path, token: str | None = None) -> str:
         """Make a `.safetensors` embedding a word of later prompts; returns the word.
@@ -137,7 +124,7 @@ class Pipeline:
             InputError: not one embedding of this model's width, or the word is taken.
         """
         embedding = read_textual_inversion(path, token)
-        self._prompts.new_tokens.add(embedding)
+        self._owned(lambda: self._prompts.new_tokens.add(embedding))
         return embedding.token
 
     def generate(self, prompt: str | None = None, **options: Any) -> Result:
@@ -148,7 +135,28 @@ class Pipeline:
             EngineError: an engine failed.
             NanPictureError: the latents or the decoded picture hold NaN or infinity.
         """
+        if self._worker is not None:
+            if self._worker.is_current:
+                raise EngineError("a listener cannot wait for a picture, which its own thread would draw: submit() it")
+            return self.submit(prompt, **options).result()
         return self.stream(prompt, **options).result()
+
+    def submit(
+        self, prompt: str | None = None, *, on_step: Callable[[Step], None] | None = None, **options: Any
+    ) -> Submission:
+        """Draw a prompt in the pipeline's own thread; to be called from any thread. Returns a future of the `Result`.
+
+        Requests that are there together share calls of the UNet, and a later one joins at any step. `on_step` hears of
+        every finished step, in that thread: while it listens, nothing is drawn. What it raises ends its own request.
+
+        Raises:
+            InputError: an option is out of range.
+            EngineError: the pipeline is closed, or requests of `start` or `stream` are still being drawn.
+        """
+        request = Request(prompt=prompt, **options)
+        submission = Submission(request, plan(request, self.bundle.manifest), on_step)
+        self._own_thread().submit(submission)
+        return submission
 
     def stream(self, prompt: str | None = None, **options: Any) -> Stream:
         """Draw a prompt step by step: iterate for each `Step`, then ask for `result()`."""
@@ -156,6 +164,15 @@ class Pipeline:
 
     def start(self, request: Request, on_step: Callable[[Step], None] | None = None) -> Drawing:
         """Take a request into the loop. It joins at the next `step()`, beside the requests already there."""
+        self._check_unshared()
+        drawing = self.take_in(request, on_step)
+        for warning in drawing.texts.warnings:
+            warnings.warn(warning, PromptWarning, stacklevel=4)
+        return drawing
+
+    def take_in(self, request: Request, on_step: Callable[[Step], None] | None = None) -> Drawing:
+        """As `start`, for whoever hands the warnings on: they are in the drawing's `texts`."""
+        self._check_unshared()
         planned = plan(request, self.bundle.manifest)
         schedule = planned.schedule
         noise = open_noise(request, planned.latent_shape[0])
@@ -163,14 +180,13 @@ class Pipeline:
         x = start * np.float32(schedule.init_scale)
         sampling = sampler_with_eta(request.sampler, request.eta)(x, schedule, noise)
         texts, conditioning = self._conditioning(request)
-        for warning in texts.warnings:
-            warnings.warn(warning, PromptWarning, stacklevel=4)
         job = Job(sampling, conditioning, schedule.steps, np.float32(schedule.final_scale), on_step)
         self._loop.join(job)
         return Drawing(request, planned, texts, job)
 
     def step(self) -> list[Job]:
         """Answer one question of every request of one size: one step, for most samplers. Empty when none is live."""
+        self._check_unshared()
         return self._loop.step()
 
     def finish(self, drawing: Drawing) -> Result:
@@ -181,6 +197,7 @@ class Pipeline:
             NanPictureError: the latents or the decoded picture hold NaN or infinity.
             Exception: what ended the job, if something did.
         """
+        self._check_unshared()
         job = drawing.job
         if not job.done:
             raise EngineError("the request is still being drawn: call step() until its job is done")
@@ -203,17 +220,25 @@ class Pipeline:
 
         What it gives is not checked for safety.
         """
+        return self._owned(lambda: self._decoded(latents, decoder))
+
+    def _decoded(self, latents: NDArray[np.float32], decoder: str | None) -> NDArray[np.float32]:
         manifest = self.bundle.manifest
-        engine = self._engine(decoder_component(decoder or manifest.default_decoder))
+        engine = self.engines[decoder_component(decoder or manifest.default_decoder)]
         scaled = latents / np.float32(manifest.model.scaling_factor)
         outputs = [engine.run({"latent_sample": row[None]})[engine.outputs[0].name] for row in scaled]
         return np.concatenate(outputs)
 
-    def close(self) -> None:
-        """Close all engines."""
-        self._closed = True
-        self._engines.clear()
-        self._stack.close()
+    def close(self, *, finish: bool = True) -> None:
+        """Close all engines. What was submitted is drawn to its end first, or with `finish=False` cancelled.
+
+        Leaving a `with` block by an error cancels.
+        """
+        with self._submitting:
+            worker, self._closed = self._worker, True
+        if worker is not None:
+            worker.close(finish=finish)
+        self.engines.close()
 
     def __enter__(self) -> Self:
         return self
@@ -221,20 +246,31 @@ class Pipeline:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        self.close(finish=error is None)
 
-    def _engine(self, component: str) -> Engine:
-        """The open engine of a component; decoders are opened when they are first used."""
-        if self._closed:
-            raise EngineError("the pipeline is closed: open it again")
-        if component not in self._engines:
-            folder = store.find(self._backend, self.bundle, component, allow_unverified=self._allow_unverified)
-            self._engines[component] = self._stack.enter_context(self._backend.open(self.bundle, component, folder))
-        return self._engines[component]
+    def _own_thread(self) -> Worker:
+        with self._submitting:
+            if self._closed:
+                raise EngineError("the pipeline is closed: open it again")
+            if self._worker is None:
+                if len(self._loop):
+                    raise EngineError("requests of start() or stream() are being drawn: finish or cancel them first")
+                self._worker = Worker(self)
+            return self._worker
+
+    def _owned(self, action: Callable[[], _T]) -> _T:
+        """Do what only one thread at a time may do."""
+        return action() if self._worker is None else self._worker.call(action)
+
+    def _check_unshared(self) -> None:
+        if self._worker is not None and not self._worker.is_current:
+            raise EngineError(
+                "requests were submitted to this pipeline, and its own thread draws them: use submit() or generate()"
+            )
 
     def _open_safety_checker(self) -> SafetyChecker | None:
         facts = self.bundle.manifest.safety_checker
-        return None if facts is None else SafetyChecker(self._engine(SAFETY_CHECKER), self.bundle, facts)
+        return None if facts is None else SafetyChecker(self.engines[SAFETY_CHECKER], self.bundle, facts)
 
     def _conditioning(self, request: Request) -> tuple[EncodedPrompts, Conditioning]:
         distilled = guidance_width(self.bundle.component(UNET).inputs) is not None
@@ -248,43 +284,13 @@ class Pipeline:
         request, planned = drawing.request, drawing.plan
         used = [UNET, TEXT_ENCODER, decoder_component(planned.decoder)]
         used += [] if flagged is None else [SAFETY_CHECKER]
-        keys = " ".join(f"{component}={self._engine(component).key.id}" for component in used)
-        facts = {"allow_unverified": "yes"} if self._allow_unverified else {}
+        tokens = len(drawing.texts.positive)
+        keys = " ".join(f"{component}={self.engines.key(component, planned, tokens).id}" for component in used)
+        facts = {"allow_unverified": "yes"} if self.wanted.allow_unverified else {}
         return facts | {
             **request_facts(request, planned, drawing.texts, index),
             "safety_checker": verdict(flagged, index, self.bundle.manifest.safety_checker is not None),
             "bundle": self.bundle.hash,
-            "engine": f"{self._backend.name} {keys}",
+            "engine": f"{self.wanted.engine} {keys}",
             "latentrt": __version__,
         }
-
-
-class Stream:
-    """One request on its way. Iterating yields its steps; `result()` goes on to the end and decodes."""
-
-    def __init__(self, pipeline: Pipeline, request: Request) -> None:
-        self._pipeline = pipeline
-        self._steps: deque[Step] = deque()
-        self._drawing = pipeline.start(request, self._steps.append)
-
-    def __iter__(self) -> Iterator[Step]:
-        """Yield each step as it is done; leaving the iteration early leaves the request in the loop."""
-        while self._steps or not self._drawing.job.done:
-            if self._steps:
-                yield self._steps.popleft()
-            else:
-                self._pipeline.step()
-
-    def result(self) -> Result:
-        """Finish the request and decode it; an interruption on the way cancels it."""
-        try:
-            for _ in self:
-                pass
-        except BaseException:
-            self.cancel()
-            raise
-        return self._pipeline.finish(self._drawing)
-
-    def cancel(self) -> None:
-        """Take the request out of the loop."""
-        self._drawing.job.cancel()

@@ -13,6 +13,7 @@ from latentrt.engines.errors import InputError, unknown_name
 from latentrt.engines.manifest import UNET, Manifest
 from latentrt.engines.size import MAX_SIZE
 
+from .checks import check_count
 from .guidance import Guidance, check_guidance
 from .prompt.options import PromptSyntax, check_prompt_options
 from .samplers import prepare, sampler_with_eta
@@ -101,8 +102,8 @@ def plan(request: Request, manifest: Manifest) -> Plan:
     """
     _check_draws_from_text(manifest)
     _check_prompts(request)
-    _check_count("num_inference_steps", request.num_inference_steps, MAX_STEPS)
-    _check_count("num_images_per_prompt", request.num_images_per_prompt, MAX_IMAGES)
+    check_count("num_inference_steps", request.num_inference_steps, 1, MAX_STEPS)
+    check_count("num_images_per_prompt", request.num_images_per_prompt, 1, MAX_IMAGES)
     check_guidance(request.guidance_scale, request.guidance_interval, request.guidance_rescale)
     check_seeds(request, request.num_images_per_prompt)
     check_prompt_options(request, manifest)
@@ -160,8 +161,3 @@ def _checked_side(name: str, value: int | None, manifest: Manifest) -> int:
         nearest = f"{below}" if below == above else f"{below} or {above}"
         raise InputError(f"{name} must be a multiple of {multiple} pixels for this model; got {side}: try {nearest}")
     return side
-
-
-def _check_count(name: str, value: int, most: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
-        raise InputError(f"{name} is a whole number from 1 to {most}; got {value!r}")

@@ -1,25 +1,27 @@
-"""Prove a bundle here: every component in the engine that would draw with it, and whole pictures by the runtime."""
+"""Prove a bundle here: every component in each engine that would draw with it, and whole pictures by the runtime."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
 
-from latentrt.engines import backend as backends
 from latentrt.engines import store
-from latentrt.engines.backend import Backend
+from latentrt.engines.auto import AUTO, choose
+from latentrt.engines.backend import DEFAULT
 from latentrt.engines.bisect import Departure, bisect
 from latentrt.engines.bundle import Bundle
+from latentrt.engines.choice import Choice, Wanted, choices
 from latentrt.engines.derived import derived_cases
 from latentrt.engines.golden import GoldenCase, golden_cases
-from latentrt.engines.manifest import TEXT_ENCODER, UNET, decoder_component
+from latentrt.engines.manifest import TEXT_ENCODER, UNET, Precision, decoder_component
 from latentrt.engines.size import Size
 from latentrt.engines.threshold import component_threshold
 from latentrt.engines.verification import Check, check_calls, summary
 
-from .pipeline import MAX_ROWS, Pipeline
+from .pipeline import Pipeline
 from .replay import replay
 
 Report = Callable[[str], None]
@@ -37,51 +39,76 @@ class VerifyReport(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
     bundle: str  # SHA-256 of bundle.json
     engine: str
-    keys: dict[str, str]  # by component, the engine's key
+    keys: dict[str, str]  # by component, the key of the engine; of several, with spaces between
     passed: bool
     checks: list[Check]
+    skipped: list[str]  # what the engines were not built for, a line each
     departures: dict[str, Departure | None] | None = None
+
+
+@dataclass(eq=False)
+class _Trial:
+    """One engine of one component, and what was found of it."""
+
+    choice: Choice
+    cases: list[GoldenCase]  # those it takes
+    checks: list[Check]
+    blamed: list[Check] = field(default_factory=list)  # of a trajectory, where no network in it is at fault
 
 
 def verify_bundle(
     path: str | Path,
     *,
-    engine: str = backends.DEFAULT,
+    engine: str = DEFAULT,
+    precision: Precision | None = None,
+    engine_dir: Path | None = None,
+    device: int = 0,
     sizes: Sequence[Size] = (),
     find_departure: bool = False,
     report: Report = silent,
 ) -> VerifyReport:
     """Replay PyTorch's recorded answers, and check unrecorded `sizes` (width, height) against onnxruntime.
 
-    The outcome is kept with each engine: one that failed is not opened again unless it is asked for. A trajectory that
-    fails while each network in it passes counts as the UNet's failure, which a picture passes through most often.
+    Every engine that fits here is checked, with the calls that it was built for; `engine`, `precision`, `engine_dir`
+    and `device` say which, as in `Pipeline.open`. The outcome is kept with each: one that failed is not opened again
+    unless it is asked for. A trajectory that fails while each network in it passes counts as the UNet's failure, which
+    a picture passes through most often; one whose size no engine was built for is skipped.
 
     Raises:
         BundleError: no bundle there, or a damaged one.
-        EngineError: an engine cannot be opened or run here.
+        EngineError: an engine cannot be opened or run here, or none was built.
         InputError: no engine of this name.
         OutputError: the outcome cannot be written into the bundle.
     """
-    bundle = Bundle.open(path)
-    backend = backends.get_backend(engine)
-    checks: dict[str, list[Check]] = {}
+    bundle = Bundle.open(path, engine_dir)
+    wanted = Wanted(engine=engine, precision=precision, device=device, allow_unverified=True)
+    if engine == AUTO:
+        wanted, _ = choose(bundle, wanted)
+    trials: list[_Trial] = []
     departures: dict[str, Departure | None] = {}
+    skipped: list[str] = []
     for component in bundle.manifest.components:
         report(f"checking {component}")
         cases = golden_cases(bundle, component)
-        derived = derived_cases(bundle, component, sizes, cases)
-        checks[component] = _check(backend, bundle, component, cases, derived)
-        if find_departure and not _passed(checks[component]):
-            departures[component] = _departure(backend, bundle, component, checks[component], cases + derived, report)
-    drawn = _draw(bundle, engine, backend.key(bundle, UNET).precision, report)
-    _keep(backend, bundle, checks, drawn)
-    every = [check for found in checks.values() for check in found] + drawn
+        for choice in choices(bundle, component, wanted):
+            trial = _try(choice, cases, sizes)
+            if not trial.checks:
+                skipped.append(f"{_name(choice)} was built for none of the recorded calls; give --size for more")
+                continue
+            trials.append(trial)
+            if find_departure and not _passed(trial.checks):
+                departures[component] = _departure(trial, report)
+    drawn = _draw(bundle, wanted, trials, report, skipped)
+    for trial in trials:
+        _keep(trial)
+    every = [check for trial in trials for check in trial.checks] + drawn
     return VerifyReport(
         bundle=bundle.hash,
-        engine=engine,
-        keys={component: backend.key(bundle, component).id for component in checks},
+        engine=wanted.engine,
+        keys=_keys(trials),
         passed=_passed(every),
         checks=every,
+        skipped=skipped,
         departures=departures if find_departure else None,
     )
 
@@ -90,36 +117,58 @@ def _passed(checks: Sequence[Check]) -> bool:
     return all(check.passed for check in checks)
 
 
-def _draw(bundle: Bundle, engine: str, precision: str, report: Report) -> list[Check]:
+def _name(choice: Choice) -> str:
+    return f"the {choice.key.backend} engine {choice.key.id} of {choice.component}"
+
+
+def _keys(trials: Sequence[_Trial]) -> dict[str, str]:
+    found: dict[str, list[str]] = {}
+    for trial in trials:
+        found.setdefault(trial.choice.component, []).append(trial.choice.key.id)
+    return {component: " ".join(ids) for component, ids in found.items()}
+
+
+def _try(choice: Choice, recorded: list[GoldenCase], sizes: Sequence[Size]) -> _Trial:
+    """Run what the engine takes of the recorded calls, and of calls at `sizes` and at those it was built for."""
+    bundle, component = choice.bundle, choice.component
+    threshold = component_threshold(bundle.component(component), choice.key.precision)
+    derived = derived_cases(bundle, component, [*sizes, *choice.backend.options.sizes], recorded)
+    with choice.open() as engine:
+        recorded, derived = ([case for case in cases if engine.takes(case.inputs)] for cases in (recorded, derived))
+        checks = check_calls(engine, recorded, threshold) + check_calls(engine, derived, threshold, "derived")
+    return _Trial(choice, recorded + derived, checks)
+
+
+def _draw(bundle: Bundle, wanted: Wanted, trials: Sequence[_Trial], report: Report, skipped: list[str]) -> list[Check]:
     """The trajectories; a model that does not draw from text alone records none."""
     if not bundle.manifest.trajectory:
         return []
-    with Pipeline(bundle, engine, MAX_ROWS, allow_unverified=True) as pipeline:
-        return replay(pipeline, bundle.manifest.trajectory, precision, report)
+    drawing = {TEXT_ENCODER, UNET, decoder_component(bundle.manifest.default_decoder)}
+    at_fault = any(trial.choice.component in drawing and not _passed(trial.checks) for trial in trials)
+    drawn = []
+    with Pipeline(bundle, wanted) as pipeline:
+        for found in replay(pipeline, bundle.manifest.trajectory, report):
+            if found.skipped is not None:
+                skipped.append(found.skipped)
+            drawn += found.checks
+            for trial in trials:
+                if trial.choice.key == found.unet and not at_fault:
+                    trial.blamed += found.checks
+    return drawn
 
 
-def _check(
-    backend: Backend, bundle: Bundle, component: str, cases: list[GoldenCase], derived: list[GoldenCase]
-) -> list[Check]:
-    threshold = component_threshold(bundle.component(component), backend.key(bundle, component).precision)
-    folder = store.find(backend, bundle, component, allow_unverified=True)
-    with backend.open(bundle, component, folder) as engine:
-        return check_calls(engine, cases, threshold) + check_calls(engine, derived, threshold, "derived")
+def _keep(trial: _Trial) -> None:
+    choice = trial.choice
+    threshold = component_threshold(choice.bundle.component(choice.component), choice.key.precision)
+    verification = summary(trial.checks + trial.blamed, threshold)
+    store.keep(choice.backend, choice.bundle, choice.component, verification)
 
 
-def _keep(backend: Backend, bundle: Bundle, checks: dict[str, list[Check]], drawn: list[Check]) -> None:
-    drawing = (TEXT_ENCODER, UNET, decoder_component(bundle.manifest.default_decoder))
-    blamed = drawn if all(_passed(checks[component]) for component in drawing) else []
-    for component, found in checks.items():
-        threshold = component_threshold(bundle.component(component), backend.key(bundle, component).precision)
-        store.keep(backend, bundle, component, summary(found + (blamed if component == UNET else []), threshold))
-
-
-def _departure(
-    backend: Backend, bundle: Bundle, component: str, checks: list[Check], cases: list[GoldenCase], report: Report
-) -> Departure | None:
+def _departure(trial: _Trial, report: Report) -> Departure | None:
     """Search with the smallest of the failing cases."""
-    failing = {check.case for check in checks if not check.passed}
-    case = min((c for c in cases if c.name in failing), key=lambda c: sum(array.size for array in c.inputs.values()))
-    built = store.find(backend, bundle, component, allow_unverified=True) is not None
-    return bisect(backend, bundle, component, case, built=built, report=report)
+    choice = trial.choice
+    failing = {check.case for check in trial.checks if not check.passed}
+    failed = (case for case in trial.cases if case.name in failing)
+    case = min(failed, key=lambda case: sum(array.size for array in case.inputs.values()))
+    built = choice.record is not None
+    return bisect(choice.backend, choice.bundle, choice.component, case, built=built, report=report)

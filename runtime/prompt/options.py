@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Protocol, TypeAlias, get_args
+from typing import Literal, Protocol, TypeAlias, get_args
 
-from latentrt.engines.errors import InputError, unknown_name
+from latentrt.engines.errors import unknown_name
 from latentrt.engines.manifest import TEXT_ENCODER, Manifest
 
+from ..checks import check_count
 from .weights import parse_weights
 
 PromptSyntax: TypeAlias = Literal["plain", "weighted"]
@@ -47,16 +48,11 @@ def check_prompt_options(prompts: Prompts, manifest: Manifest) -> None:
     """
     if prompts.prompt_syntax not in get_args(PromptSyntax):
         raise unknown_name("prompt_syntax", str(prompts.prompt_syntax), get_args(PromptSyntax))
-    _check_count("max_prompt_chunks", prompts.max_prompt_chunks, 1, MAX_CHUNKS)
+    check_count("max_prompt_chunks", prompts.max_prompt_chunks, 1, MAX_CHUNKS)
     if prompts.clip_skip is not None:
         outputs = {spec.name: spec for spec in manifest.components[TEXT_ENCODER].outputs}
         layers = int(outputs[HIDDEN_STATES].shape[1]) if HIDDEN_STATES in outputs else 0
-        _check_count("clip_skip", prompts.clip_skip, 0, layers)
+        check_count("clip_skip", prompts.clip_skip, 0, layers)
     if prompts.prompt_syntax == "weighted":
         parse_weights(prompts.prompt or "")
         parse_weights(prompts.negative_prompt)
-
-
-def _check_count(name: str, value: Any, least: int, most: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-        raise InputError(f"{name} is a whole number from {least} to {most}; got {value!r}")

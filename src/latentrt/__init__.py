@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .engines.errors import LatentrtError
+    from .runtime.drawing import Result
     from .runtime.loop import Step
-    from .runtime.pipeline import Pipeline, PromptWarning, Result, Stream
+    from .runtime.pipeline import Pipeline, PromptWarning
     from .runtime.request import Request
     from .runtime.safety import SafetyWarning
+    from .runtime.stream import Stream
+    from .runtime.submission import Submission
 
 from .engines.version import __version__
 
@@ -23,6 +26,7 @@ __all__ = [
     "SafetyWarning",
     "Step",
     "Stream",
+    "Submission",
     "__version__",
 ]
 
@@ -31,10 +35,11 @@ _HOMES = {
     "Pipeline": ".runtime.pipeline",
     "PromptWarning": ".runtime.pipeline",
     "Request": ".runtime.request",
-    "Result": ".runtime.pipeline",
+    "Result": ".runtime.drawing",
     "SafetyWarning": ".runtime.safety",
     "Step": ".runtime.loop",
-    "Stream": ".runtime.pipeline",
+    "Stream": ".runtime.stream",
+    "Submission": ".runtime.submission",
 }
 
 

@@ -17,6 +17,15 @@ from rich.console import Console
 
 from . import __version__
 from .commands.interrupt import watch_interrupt
+from .commands.option_types import (
+    AllowUnverified,
+    AnyEngineOption,
+    BundleArgument,
+    DeviceOption,
+    EngineDir,
+    EngineOption,
+    PrecisionOption,
+)
 from .commands.printing import one_line
 from .engines.backend import DEFAULT as DEFAULT_ENGINE
 from .engines.errors import InputError, LatentrtError
@@ -31,15 +40,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 console = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
-
-BundleArgument = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A bundle's folder.", show_default=False)]
-EngineOption = Annotated[str, typer.Option("--engine", help="The engine library to use.")]
-EngineDir = Annotated[
-    Path | None, typer.Option(metavar="DIR", help="Where compiled engines are kept; in the bundle if not given.")
-]
-AllowUnverified = Annotated[
-    bool, typer.Option("--allow-unverified", help="Draw with an engine even where it failed verification.")
-]
 
 
 def main() -> None:
@@ -169,10 +169,7 @@ def build(
     ] = None,
     rows: Annotated[str, typer.Option(metavar="N,N,...", help="Rows of a UNet call to have profiles for.")] = "2",
     tokens: Annotated[str, typer.Option(metavar="N,N,...", help="Tokens of the UNet's text: 77 a chunk.")] = "77",
-    precision: Annotated[
-        Literal["fp32", "fp16", "bf16"] | None,
-        typer.Option(help="To compute in; the engine decides if not given."),
-    ] = None,
+    precision: PrecisionOption = None,
     target: Annotated[
         str, typer.Option(metavar="smNN,...", help="GPU architectures to build for; this machine's if not given.")
     ] = "",
@@ -209,7 +206,7 @@ def build(
 @app.command()
 def verify(
     bundle: BundleArgument,
-    engine: EngineOption = DEFAULT_ENGINE,
+    engine: AnyEngineOption = DEFAULT_ENGINE,
     size: Annotated[
         list[str] | None,
         typer.Option(metavar="WxH", help="Check this size too: where PyTorch recorded none, against ONNX Runtime."),
@@ -218,11 +215,16 @@ def verify(
         bool, typer.Option("--bisect", help="Find the first tensor in a failing component's graph that is off.")
     ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+    precision: PrecisionOption = None,
+    engine_dir: EngineDir = None,
+    device: DeviceOption = 0,
 ) -> None:
     """Replay PyTorch's recorded answers and pictures in an engine; exit code 1 if one is beyond its threshold."""
     from .commands.verify import verify_command
+    from .engines.choice import Wanted
 
-    verify_command(console, bundle, engine, size or [], bisect, json)
+    wanted = Wanted(engine=engine, precision=precision, device=device)
+    verify_command(console, bundle, wanted, engine_dir, size or [], bisect, json)
 
 
 @app.command()
@@ -281,7 +283,10 @@ def generate(
     safety_checker: Annotated[
         bool, typer.Option("--safety-checker/--no-safety-checker", help="Check pictures, where the bundle can.")
     ] = True,
-    engine: EngineOption = DEFAULT_ENGINE,
+    engine: AnyEngineOption = DEFAULT_ENGINE,
+    precision: PrecisionOption = None,
+    engine_dir: EngineDir = None,
+    device: DeviceOption = 0,
     allow_unverified: AllowUnverified = False,
     output: Annotated[Path, typer.Option("-o", "--output", metavar="PNG", help="Where the picture goes.")] = Path(
         "out.png"
@@ -290,6 +295,7 @@ def generate(
     """Draw a prompt. With -n above 1 the files are numbered: out-1.png, out-2.png, ..."""
     from .commands.generate import Switches, chosen_spacing, generate_command
     from .commands.words import numbers
+    from .engines.choice import Wanted
     from .runtime.request import Request
 
     request = Request(
@@ -317,8 +323,9 @@ def generate(
         max_prompt_chunks=max_prompt_chunks,
         clip_skip=clip_skip,
     )
-    switches = Switches(safety_checker=safety_checker, allow_unverified=allow_unverified)
-    generate_command(console, bundle, request, engine, output, switches, embeddings=embedding or [])
+    wanted = Wanted(engine=engine, precision=precision, device=device, allow_unverified=allow_unverified)
+    switches = Switches(wanted=wanted, engine_dir=engine_dir, safety_checker=safety_checker)
+    generate_command(console, bundle, request, output, switches, embeddings=embedding or [])
 
 
 @app.command()
@@ -336,14 +343,22 @@ def import_embedding(
 @app.command()
 def inspect(
     path: Annotated[Path, typer.Argument(metavar="BUNDLE|PNG", help="A bundle's folder, or a picture.")],
+    engines: Annotated[
+        bool, typer.Option("--engines", help="Only the compiled engines: what each is, and why it fits here or not.")
+    ] = False,
+    engine_dir: EngineDir = None,
+    device: DeviceOption = 0,
 ) -> None:
     """Explain a bundle (checking every file), its engines, or how a picture was made."""
+    from .commands.engines import inspect_engines
     from .commands.inspect import inspect_bundle, inspect_picture
 
     if not path.exists():
         raise InputError(f"{path} does not exist: name a bundle's folder or a PNG picture")
-    if path.is_dir():
-        inspect_bundle(console, path)
+    if engines:
+        inspect_engines(path, engine_dir, device)
+    elif path.is_dir():
+        inspect_bundle(console, path, engine_dir, device)
     else:
         inspect_picture(path)
 

@@ -82,7 +82,7 @@ def test_one_requests_failure_ends_that_request_alone(demo_bundle: Path) -> None
 def test_an_engines_failure_reaches_the_caller(demo_bundle: Path) -> None:
     with Pipeline.open(demo_bundle, engine="fake") as pipe:
         stream = pipe.stream("a red star", num_inference_steps=3)
-        pipe._engines["unet"].close()
+        pipe.engines["unet"].close()
         with pytest.raises(EngineError, match="closed"):
             stream.result()
 
@@ -203,7 +203,7 @@ def test_bad_options_are_named(pipeline: Pipeline, options: dict[str, object], w
 def rows(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The rows of each UNet call from now on."""
     counts: list[int] = []
-    engine, unet = type(pipeline._engine("unet")), pipeline._engine("unet")
+    engine, unet = type(pipeline.engines["unet"]), pipeline.engines["unet"]
     run = engine.run
 
     def counted(self: object, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -292,7 +292,7 @@ def test_a_distilled_unet_takes_one_row_and_no_negative_prompt(demo_bundle: Path
             pipe.generate("a red star", num_inference_steps=3, negative_prompt=negative, guidance_scale=scale).latents
             for negative, scale in (("", 7.5), ("green", 7.5), ("", 2.0))
         ]
-        assert pipe._engines["unet"].rows == [1] * 9  # type: ignore[attr-defined] # the fake engine counts
+        assert pipe.engines["unet"].rows == [1] * 9  # type: ignore[attr-defined] # the fake engine counts
     np.testing.assert_array_equal(drawn[0], drawn[1])
     assert np.abs(drawn[0] - drawn[2]).max() > 1e-3
 

@@ -75,6 +75,10 @@ def pipeline(demo_bundle: Path) -> Iterator[Pipeline]:
         yield opened
 
 
+def compared(pipeline: Pipeline, precision: str) -> list[Check]:
+    return [check for one in replay(pipeline, RECORD, silent, precision) for check in one.checks]
+
+
 def failing(checks: list[Check]) -> set[str]:
     return {check.part for check in checks if not check.passed}
 
@@ -105,7 +109,7 @@ def test_a_wrong_layer_is_measured_named_remembered_and_refused(
     opened, wrong = Bundle.open(bundle), WrongLayer(tmp_path)
     built, _ = store.build(BACKEND, opened, "unet")
     with monkeypatch.context() as patched:
-        patched.setattr(backends, "get_backend", lambda name: wrong)
+        patched.setattr(backends, "get_backend", lambda name, *_: wrong)
         found = verify_bundle(bundle, find_departure=True)
         assert not found.passed
         assert failing(found.checks) == {"unet", "trajectory guidance-7.5", "trajectory guidance-1"}
@@ -139,7 +143,7 @@ def test_a_fault_of_the_runtime_is_caught_where_it_acts(pipeline: Pipeline, monk
         return negative + np.float32(guidance.scale * 1.01) * (positive - negative)
 
     monkeypatch.setattr(denoiser, "_guided", too_strong)
-    checks = replay(pipeline, RECORD, "fp32", silent)
+    checks = compared(pipeline, "fp32")
     assert failing(checks) == {"trajectory guidance-7.5"}
     first = next(check for check in checks if not check.passed)
     assert first.case == "step 1 of 8"
@@ -153,14 +157,14 @@ def test_a_picture_that_is_none_is_named(
         return np.full((1, 3, 128, 128), value, np.float32)
 
     monkeypatch.setattr(pipeline, "decode", decode)
-    bad = [check for check in replay(pipeline, RECORD, "fp32", silent) if not check.passed]
+    bad = [check for check in compared(pipeline, "fp32") if not check.passed]
     assert [check.case for check in bad] == ["picture", "picture"]
     assert {check.difference.finding for check in bad} == {finding}
 
 
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])
 def test_an_engine_of_reduced_precision_is_held_to_pytorchs_own_run_in_it(pipeline: Pipeline, precision: str) -> None:
-    checks = replay(pipeline, RECORD, precision, silent)
+    checks = compared(pipeline, precision)
     assert failing(checks) == set()
     for check in checks:
         assert check.threshold is not None
@@ -177,7 +181,7 @@ def test_without_a_recorded_floor_guided_latents_have_no_limit(
         return [replace(one, facts=msgspec.structs.replace(one.facts, floor={})) for one in found]
 
     monkeypatch.setattr(replay_module, "load_trajectories", without_floors)
-    checks = replay(pipeline, RECORD, "bf16", silent)
+    checks = compared(pipeline, "bf16")
     limited = {(check.part, check.tensor) for check in checks if check.limit is not None}
     assert limited == {
         ("trajectory guidance-7.5", "noise"),

@@ -12,10 +12,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from latentrt.engines.atomic import new_file
 from latentrt.engines.bundle import Bundle
+from latentrt.engines.choice import Wanted
 from latentrt.engines.errors import InputError
+from latentrt.runtime.drawing import Result
 from latentrt.runtime.picture import png_bytes
-from latentrt.runtime.pipeline import Pipeline, Result, Stream
+from latentrt.runtime.pipeline import Pipeline
 from latentrt.runtime.request import Request, plan
+from latentrt.runtime.stream import Stream
 
 from .printing import one_line
 
@@ -26,15 +29,15 @@ FLAGGED = "the safety checker found unsafe content in the picture; try another p
 class Switches:
     """What may be opened, and what is looked at before a picture is given out."""
 
+    wanted: Wanted
+    engine_dir: Path | None = None
     safety_checker: bool = True
-    allow_unverified: bool = False
 
 
 def generate_command(
     console: Console,
     path: Path,
     request: Request,
-    engine: str,
     output: Path,
     switches: Switches,
     embeddings: Sequence[str] = (),
@@ -45,6 +48,7 @@ def generate_command(
     """
     if output.suffix.lower() != ".png":
         raise InputError(f"cannot write {output}: pictures are PNG files; give a name that ends in .png")
+    wanted = switches.wanted
     planned = plan(request, Bundle.open(path).manifest)  # before engines are opened, which may take seconds
     names = _file_names(output, request.num_images_per_prompt)
     with ExitStack() as stack:
@@ -53,11 +57,16 @@ def generate_command(
             place.touch()  # what cannot be written is known before any work is done
         opened = Pipeline.open(
             path,
-            engine=engine,
+            engine=wanted.engine,
+            precision=wanted.precision,
+            engine_dir=switches.engine_dir,
+            device=wanted.device,
             safety_checker=switches.safety_checker,
-            allow_unverified=switches.allow_unverified,
+            allow_unverified=wanted.allow_unverified,
         )
         pipeline = stack.enter_context(opened)
+        if pipeline.chosen_because:
+            console.print(one_line(pipeline.chosen_because), markup=False)
         for word in embeddings:
             _load(pipeline, word)
         result = _draw(console, Stream(pipeline, request), planned.schedule.steps)

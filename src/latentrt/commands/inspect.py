@@ -7,11 +7,11 @@ from pathlib import Path
 from rich.console import Console
 
 from latentrt.engines import store
-from latentrt.engines.backend import get_backend
 from latentrt.engines.bundle import Bundle
-from latentrt.engines.errors import EngineError, LatentrtError
+from latentrt.engines.errors import EngineError
 from latentrt.runtime.picture import read_facts
 
+from .engines import fit
 from .printing import one_line
 from .protection import licence_lines, licence_texts, safety_lines
 
@@ -22,9 +22,9 @@ def inspect_picture(path: Path) -> None:
         _say(f"{key:16} {value}")
 
 
-def inspect_bundle(console: Console, path: Path) -> None:
+def inspect_bundle(console: Console, path: Path, engine_dir: Path | None, device: int) -> None:
     """Print what a bundle is and holds, once every file of it is checked."""
-    bundle = Bundle.open(path)
+    bundle = Bundle.open(path, engine_dir)
     with console.status("checking every file"):
         bundle.verify_all()
     manifest = bundle.manifest
@@ -40,7 +40,7 @@ def inspect_bundle(console: Console, path: Path) -> None:
     for key, value in manifest.provenance.items():
         _say(f"{key:16} {value}")
     _print_components(bundle)
-    _print_engines(bundle)
+    _print_engines(bundle, device)
     for line in licence_texts(bundle):
         _say(line)
 
@@ -54,7 +54,7 @@ def _print_components(bundle: Bundle) -> None:
                 _say(f"  {direction} {spec}")
 
 
-def _print_engines(bundle: Bundle) -> None:
+def _print_engines(bundle: Bundle, device: int) -> None:
     records = store.stored(bundle)
     print()
     _say(f"engines: {len(records) or 'none built; onnxruntime opens the graphs as they are'}")
@@ -62,27 +62,7 @@ def _print_engines(bundle: Bundle) -> None:
         if isinstance(record, EngineError):
             _say(f"  damaged: {record}")
         else:
-            _say(f"  {record.key.id} {record.key.component} {record.key.backend}: {_fit(bundle, record)}")
-
-
-def _fit(bundle: Bundle, record: store.EngineRecord) -> str:
-    """Whether an engine is the one that this machine would use, and if not, which part of its key differs."""
-    if record.key.component not in bundle.manifest.components:
-        return "does not fit: the bundle has no such component"
-    try:
-        backend = get_backend(record.key.backend, record.options)
-        wanted = backend.key(bundle, record.key.component)
-    except LatentrtError as error:
-        return f"cannot run here: {error}"
-    differences = wanted.differences(record.key)
-    if differences:
-        return f"does not fit: {'; '.join(differences)}"
-    if obstacle := backend.obstacle():
-        return f"cannot run here: {obstacle}"
-    if record.verification is None:
-        return "fits this machine; not yet checked on it"
-    failures = record.verification.failures
-    return f"failed verification: {'; '.join(failures)}" if failures else "fits this machine"
+            _say(f"  {record.key.id} {record.key.component} {record.key.backend}: {fit(bundle, record, device)}")
 
 
 def _say(line: str) -> None:

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from latentrt.engines.bundle import Bundle
+from latentrt.engines.choice import Wanted
 from latentrt.engines.errors import CheckFailedError
 from latentrt.engines.size import check_size, parse_size
 from latentrt.engines.verification import Check
@@ -19,14 +20,31 @@ from latentrt.runtime.verify import VerifyReport, verify_bundle
 _WIDTH = 160  # of a table that is not for a terminal, so that no column is cut
 
 
-def verify_command(console: Console, path: Path, engine: str, words: list[str], bisect: bool, json: bool) -> None:
+def verify_command(
+    console: Console,
+    path: Path,
+    wanted: Wanted,
+    engine_dir: Path | None,
+    words: list[str],
+    bisect: bool,
+    json: bool,
+) -> None:
     """Check, print what was found on standard output, and fail if anything did."""
     sizes = [parse_size(word) for word in words]
     manifest = Bundle.open(path).manifest
     for size in sizes:
         check_size(size, manifest.model.size_multiple)
     with console.status(f"verifying {path}") as status:
-        found = verify_bundle(path, engine=engine, sizes=sizes, find_departure=bisect, report=status.update)
+        found = verify_bundle(
+            path,
+            engine=wanted.engine,
+            precision=wanted.precision,
+            engine_dir=engine_dir,
+            device=wanted.device,
+            sizes=sizes,
+            find_departure=bisect,
+            report=status.update,
+        )
     if json:
         print(msgspec.json.format(msgspec.json.encode(found)).decode())
     else:
@@ -54,6 +72,8 @@ def _print_table(found: VerifyReport) -> None:
     output.print(table)
     for number, origin in enumerate(origins, 1):
         output.print(f"({number}) {origin}", markup=False)
+    for line in found.skipped:
+        output.print(f"skipped: {line}", markup=False)
     for component, departure in (found.departures or {}).items():
         output.print(str(departure or f"{component} fails only as a whole: {_FUSED}"), markup=False)
 

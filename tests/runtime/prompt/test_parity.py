@@ -185,7 +185,7 @@ def test_texts_of_different_length_share_the_loop(demo_bundle: Path) -> None:
         alone = [pipe.generate(prompt, prompt_syntax="weighted", **options).latents for prompt in prompts]
         requests = [Request(prompt=prompt, prompt_syntax="weighted", **options) for prompt in prompts]
         drawings = [pipe.start(request) for request in requests]
-        unet = pipe._engines["unet"]
+        unet = pipe.engines["unet"]
         unet.rows.clear()
         while pipe.step():
             pass

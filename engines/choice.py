@@ -1,0 +1,167 @@
+"""Which engine serves a component here: one that was built and fits, or else the bundle's graph as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from . import backend as backends
+from . import store
+from .backend import DEFAULT, NEED_BUILDING, Backend
+from .bundle import Bundle
+from .engine import Engine
+from .errors import EngineError, LatentrtError
+from .key import EngineKey
+from .manifest import Precision
+from .options import BuildOptions
+from .profile import ANY, Profile, profiles_for
+from .store import EngineRecord
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """Which engines a caller asks for.
+
+    Attributes:
+        engine: the backend's name.
+        precision: that they compute in; None takes any that was built, the backend's own choice first.
+        device: counts those of the backend's kind in this machine.
+        allow_unverified: take engines that failed their last check, or were not checked here, where no other is there.
+    """
+
+    engine: str = DEFAULT
+    precision: Precision | None = None
+    device: int = 0
+    allow_unverified: bool = False
+
+    @property
+    def backend(self) -> Backend:
+        """The backend as it opens a component of which nothing was built.
+
+        Raises:
+            InputError: there is none of this name, or it does not compute in this precision.
+            EngineError: its library is not installed.
+        """
+        return backends.get_backend(self.engine, BuildOptions(precision=self.precision), self.device)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """An engine that may serve a component; nothing of it is open yet, and its files are not checked."""
+
+    bundle: Bundle
+    component: str
+    backend: Backend
+    key: EngineKey
+    record: EngineRecord | None  # None: opened from the bundle's graph
+
+    @property
+    def folder(self) -> Path | None:
+        """Where its files lie."""
+        return None if self.record is None else store.engine_folder(self.bundle, self.key)
+
+    @property
+    def profiles(self) -> tuple[Profile, ...] | None:
+        """The shapes it was built for, as far as its options tell; None where it takes any."""
+        if self.record is None or self.key.profile == ANY:
+            return None
+        return profiles_for(self.bundle, self.component, self.record.options)
+
+    def open(self) -> Engine:
+        """Open it, once its files are checked.
+
+        Raises:
+            EngineError: a file is missing or altered, or the library cannot open it.
+        """
+        if self.record is not None and self.folder is not None:
+            store.check_files(self.folder, self.record)
+        return self.backend.open(self.bundle, self.component, self.folder)
+
+
+def misfit(bundle: Bundle, record: EngineRecord, device: int = 0) -> str | None:
+    """Why a stored engine cannot serve here, naming the parts of its key that differ; None where it can.
+
+    Whether it was verified is another question: `store.refusal`.
+    """
+    key = record.key
+    if key.component not in bundle.manifest.components:
+        return "does not fit: the bundle has no such component"
+    try:
+        backend = backends.get_backend(key.backend, record.options, device)
+        here = backend.key(bundle, key.component)
+    except LatentrtError as error:
+        return f"cannot run here: {error}"
+    if differences := here.differences(key):
+        return f"does not fit: {'; '.join(differences)}"
+    obstacle = backend.obstacle()
+    return None if obstacle is None else f"cannot run here: {obstacle}"
+
+
+def choices(bundle: Bundle, component: str, wanted: Wanted) -> list[Choice]:
+    """The engines that may serve a component, the best first; all were built, or the one is the bundle's graph.
+
+    Raises:
+        InputError: no backend of this name, or it does not compute in this precision.
+        EngineError: no engine fits and the backend opens no graphs; those that fit failed verification; the backend's
+            library is not installed, or it cannot run here.
+    """
+    default = wanted.backend
+    built = [record for record in store.records(bundle) if _is_candidate(record, component, wanted)]
+    fitting = [record for record in built if misfit(bundle, record, wanted.device) is None]
+    passed = [record for record in fitting if store.refusal(bundle, record) is None]
+    usable = passed or (fitting if wanted.allow_unverified else [])
+    if usable:
+        own = _own_precision(default, bundle, component)
+        usable.sort(key=lambda record: (record.key.precision != own, _width(record), record.key.id))
+        return [_stored_choice(bundle, record, wanted.device) for record in usable]
+    if fitting:
+        raise EngineError(store.refusal(bundle, fitting[0]))
+    return [_from_graph(bundle, component, default, built, wanted)]
+
+
+def _is_candidate(record: EngineRecord, component: str, wanted: Wanted) -> bool:
+    key = record.key
+    asked = wanted.precision in {None, key.precision}
+    return bool(record.files) and (key.component, key.backend) == (component, wanted.engine) and asked
+
+
+def _own_precision(backend: Backend, bundle: Bundle, component: str) -> str | None:
+    try:
+        return backend.key(bundle, component).precision
+    except LatentrtError:  # its default options may need a device, or fit no model
+        return None
+
+
+def _width(record: EngineRecord) -> int:
+    """For how many shapes it was built: several narrow engines beat one wide one."""
+    options = record.options
+    return max(1, len(options.sizes)) * len(options.rows) * len(options.tokens)
+
+
+def _stored_choice(bundle: Bundle, record: EngineRecord, device: int) -> Choice:
+    backend = backends.get_backend(record.key.backend, record.options, device)
+    return Choice(bundle, record.key.component, backend, record.key, record)
+
+
+def _from_graph(
+    bundle: Bundle, component: str, backend: Backend, built: Sequence[EngineRecord], wanted: Wanted
+) -> Choice:
+    if (obstacle := backend.obstacle()) is not None:
+        raise EngineError(f"the {backend.name} engine cannot run here: {obstacle}")
+    if backend.name in NEED_BUILDING:
+        raise EngineError(_nothing_built(bundle, component, built, wanted))
+    # where a graph that was opened so failed verification, a record without files says it; a damaged one is named, too
+    store.find(backend, bundle, component, allow_unverified=wanted.allow_unverified)
+    return Choice(bundle, component, backend, backend.key(bundle, component), None)
+
+
+def _nothing_built(bundle: Bundle, component: str, built: Sequence[EngineRecord], wanted: Wanted) -> str:
+    precision = f" --precision {wanted.precision}" if wanted.precision else ""
+    found = "none was built" if not built else f"the one that was built {misfit(bundle, built[0], wanted.device)}"
+    if len(built) > 1:
+        found = f"of {len(built)} that were built none serves; {built[0].key.id} {misfit(bundle, built[0])}"
+    return (
+        f"no {wanted.engine} engine of {component} fits here: {found}; build one with "
+        f"'latentrt build {bundle.root} --engine {wanted.engine}{precision}'"
+    )

@@ -1,0 +1,203 @@
+"""Requests from many threads: one thread draws them together, each gets its own picture, error or cancellation."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError, ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from latentrt import Pipeline, Request
+from latentrt.engines.errors import EngineError, InputError
+from latentrt.engines.fake_backend import FakeEngine
+from latentrt.runtime.loop import Step
+
+OPTIONS = [
+    {"prompt": "a red star", "num_inference_steps": 6, "seed": 1},
+    {"prompt": "a white circle", "num_inference_steps": 3, "seed": 2, "guidance_scale": 1.0, "sampler": "ddim"},
+    {"prompt": "a blue cross", "num_inference_steps": 5, "seed": 3, "sampler": "euler_ancestral"},
+    {"prompt": "a star", "num_inference_steps": 4, "seed": 4, "width": 96, "sampler": "heun"},
+    {"prompt": None, "num_inference_steps": 4, "seed": 5, "num_images_per_prompt": 2},
+]
+
+
+@pytest.fixture
+def pipe(demo_bundle: Path) -> Iterator[Pipeline]:
+    with Pipeline.open(demo_bundle, engine="fake") as opened:
+        yield opened
+
+
+class Gate:
+    """A listener that stops the worker in the first step of a request until it is opened."""
+
+    def __init__(self) -> None:
+        self.reached, self.opened = threading.Event(), threading.Event()
+
+    def __call__(self, step: Step) -> None:
+        self.reached.set()
+        assert self.opened.wait(30)
+
+
+def rows_of(pipe: Pipeline) -> list[int]:
+    unet = pipe.engines["unet"]
+    assert isinstance(unet, FakeEngine)
+    return unet.rows
+
+
+@pytest.mark.parametrize("engine", ["fake", "onnxruntime"])
+def test_threads_that_submit_get_the_pictures_that_generate_draws(demo_bundle: Path, engine: str) -> None:
+    with Pipeline.open(demo_bundle, engine=engine) as pipe:
+        alone = [pipe.generate(**options) for options in OPTIONS]
+        with ThreadPoolExecutor(8) as threads:
+            wanted = [*OPTIONS, *OPTIONS] if engine == "fake" else OPTIONS
+            drawn = list(threads.map(lambda options: pipe.submit(**options).result(60), wanted))
+    for result, expected in zip(drawn, [*alone, *alone], strict=engine == "fake"):
+        if engine == "fake":
+            np.testing.assert_array_equal(result.latents, expected.latents)
+            assert [np.array_equal(a, b) for a, b in zip(result.images, expected.images, strict=True)].count(False) == 0
+        else:
+            limit = 2e-4 * np.abs(expected.latents).max()  # as for requests that are stepped together by hand
+            np.testing.assert_allclose(result.latents, expected.latents, rtol=0, atol=limit)
+        assert result.facts == expected.facts
+
+
+def test_requests_that_are_there_together_share_calls(pipe: Pipeline) -> None:
+    gate = Gate()
+    first = pipe.submit("a star", num_inference_steps=4, on_step=gate)
+    assert gate.reached.wait(30)
+    others = [pipe.submit("a star", num_inference_steps=3, seed=i) for i in (1, 2)]
+    gate.opened.set()
+    for submission in (first, *others):
+        submission.result(30)
+    assert rows_of(pipe) == [2, 6, 6, 6]
+
+
+def test_progress_is_told_step_by_step(pipe: Pipeline) -> None:
+    steps: list[Step] = []
+    submission = pipe.submit("a star", num_inference_steps=5, sampler="pndm", on_step=steps.append)
+    submission.result(30)
+    assert [step.index for step in steps] == [0, 1, 2, 3, 4]
+    assert (submission.steps_done, submission.steps_total) == (5, 5)
+    assert submission.done()
+    assert not submission.running()
+
+
+def test_cancelling_midway_frees_the_rows(pipe: Pipeline) -> None:
+    gate = Gate()
+    bad = pipe.submit("a star", num_inference_steps=50, on_step=gate)
+    assert gate.reached.wait(30)
+    good = pipe.submit("a star", num_inference_steps=3)
+    assert bad.running()
+    assert bad.cancel()
+    gate.opened.set()
+    expected = good.result(30)
+    assert rows_of(pipe)[:4] == [2, 2, 2, 2]  # of two requests it would have been four
+    with pytest.raises(CancelledError):
+        bad.result(30)
+    assert bad.cancelled()
+    np.testing.assert_array_equal(pipe.generate("a star", num_inference_steps=3).latents, expected.latents)
+    assert not good.cancel()
+
+
+def test_an_error_ends_its_own_request_alone(pipe: Pipeline) -> None:
+    def fails(step: Step) -> None:
+        if step.index == 1:
+            raise ValueError("the listener is broken")
+
+    expected = pipe.generate("a star", num_inference_steps=4).latents
+    gate = Gate()
+    good = pipe.submit("a star", num_inference_steps=4, on_step=gate)
+    assert gate.reached.wait(30)
+    bad = pipe.submit("a cross", num_inference_steps=4, on_step=fails)
+    gate.opened.set()
+    np.testing.assert_array_equal(good.result(30).latents, expected)
+    with pytest.raises(ValueError, match="the listener is broken"):
+        bad.result(30)
+    with pytest.raises(InputError, match="multiple of 32"):
+        pipe.submit("a star", width=100)
+    assert pipe.submit("a star", num_inference_steps=4).result(30).latents.shape == expected.shape
+
+
+def test_an_engines_failure_reaches_whoever_waits(pipe: Pipeline) -> None:
+    gate = Gate()
+    submission = pipe.submit("a star", num_inference_steps=4, on_step=gate)
+    assert gate.reached.wait(30)
+    pipe.engines["unet"].close()
+    gate.opened.set()
+    with pytest.raises(EngineError, match="closed"):
+        submission.result(30)
+
+
+def test_submissions_are_awaited_and_cancelled_by_asyncio(pipe: Pipeline) -> None:
+    async def draw() -> list[np.ndarray]:
+        results = await asyncio.gather(*(pipe.submit(**options) for options in OPTIONS))
+        long = pipe.submit("a star", num_inference_steps=1000)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(asyncio.wrap_future(long), 0.05)
+        assert long.cancelled()
+        return [result.latents for result in results]
+
+    expected = [pipe.generate(**options).latents for options in OPTIONS]
+    for drawn, alone in zip(asyncio.run(draw()), expected, strict=True):
+        np.testing.assert_array_equal(drawn, alone)
+
+
+@pytest.mark.parametrize("finish", [True, False])
+def test_closing_finishes_or_cancels_what_is_in_flight(demo_bundle: Path, finish: bool) -> None:
+    pipe, gate = Pipeline.open(demo_bundle, engine="fake"), Gate()
+    running = pipe.submit("a star", num_inference_steps=5, on_step=gate)
+    assert gate.reached.wait(30)
+    waiting = pipe.submit("a cross", num_inference_steps=5)
+    threading.Timer(0.1, gate.opened.set).start()
+    pipe.close(finish=finish)
+    for submission in (running, waiting):
+        assert submission.done()
+        assert submission.cancelled() is not finish
+    with pytest.raises(EngineError, match="closed"):
+        pipe.submit("a star")
+    pipe.close()
+
+
+def test_leaving_by_an_error_cancels(demo_bundle: Path) -> None:
+    with pytest.raises(KeyError), Pipeline.open(demo_bundle, engine="fake") as pipe:
+        submission = pipe.submit("a star", num_inference_steps=1000)
+        raise KeyError
+    assert submission.cancelled()
+
+
+REFUSED: dict[str, Callable[[Pipeline], object]] = {
+    "stream": lambda pipe: pipe.stream("a star"),
+    "start": lambda pipe: pipe.start(Request(prompt="a star")),
+    "step": lambda pipe: pipe.step(),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_once_submitted_to_a_pipeline_is_not_stepped_by_hand(pipe: Pipeline, name: str) -> None:
+    pipe.submit("a star", num_inference_steps=1).result(30)
+    with pytest.raises(EngineError, match=r"its own thread draws them: use submit\(\) or generate\(\)"):
+        REFUSED[name](pipe)
+
+
+def test_what_is_stepped_by_hand_is_finished_before_anything_is_submitted(pipe: Pipeline) -> None:
+    stream = pipe.stream("a star", num_inference_steps=3)
+    with pytest.raises(EngineError, match=r"start\(\) or stream\(\) are being drawn"):
+        pipe.submit("a star")
+    expected = stream.result().latents
+    np.testing.assert_array_equal(pipe.submit("a star", num_inference_steps=3).result(30).latents, expected)
+    assert pipe.decode(expected).shape == (1, 3, 128, 128)
+
+
+def test_a_listener_neither_waits_for_its_own_thread_nor_closes_it(pipe: Pipeline) -> None:
+    with pytest.raises(EngineError, match=r"submit\(\) it"):
+        pipe.submit("a star", num_inference_steps=1, on_step=lambda _: pipe.generate("a star")).result(30)
+
+
+def test_words_that_are_cut_are_told(pipe: Pipeline) -> None:
+    submission = pipe.submit("a red star " * 30 + "zebra", num_inference_steps=1)
+    submission.result(30)
+    assert "zebra" in submission.warnings[0]
