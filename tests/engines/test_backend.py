@@ -20,7 +20,8 @@ COMPONENTS = ["text_encoder", "unet", "vae_encoder", "vae_decoder.kl-f8"]
 
 
 def test_every_name_gives_a_backend_of_this_name() -> None:
-    assert set(backend_names()) == {"onnxruntime"}  # "fake" opens too, but draws nothing that anyone would ask for
+    # "fake" opens too, but draws nothing that anyone would ask for
+    assert set(backend_names()) == {"onnxruntime", "openvino"}
     assert DEFAULT in backend_names()
     for name in backend_names():
         assert get_backend(name).name == name
