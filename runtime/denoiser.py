@@ -107,8 +107,12 @@ def _parts(question: Question) -> list[tuple[NDArray[np.float32], ...]]:
     sample = query.x * np.float32(1.0 / math.sqrt(query.sigma**2 + 1.0))  # (n, 4, h, w), unit variance
     timestep = np.full(images, query.timestep, np.float32)
     scale = np.full(images, question.conditioning.told_scale, np.float32)
-    # repeated, not broadcast: of strides of 0 numpy joins rows into an array whose rows lie interleaved
-    return [(sample, timestep, np.repeat(text[None], images, axis=0), scale) for text in question.texts]
+    return [(sample, timestep, _each(text, images), scale) for text in question.texts]
+
+
+def _each(text: NDArray[np.float32], images: int) -> NDArray[np.float32]:
+    """(tokens, width) -> (images, tokens, width); copied, since numpy would interleave the rows of a broadcast one."""
+    return text[None] if images == 1 else np.repeat(text[None], images, axis=0)
 
 
 def _guided(output: NDArray[np.float32], question: Question) -> NDArray[np.float32]:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from latentrt.engines.key import EngineKey
-from latentrt.engines.manifest import UNET, Precision
+from latentrt.engines.manifest import MAX_TOKENS, UNET, Precision
 from latentrt.engines.threshold import Threshold, latents_threshold, lowest, picture_threshold
 from latentrt.engines.trajectory import Trajectory, load_trajectories
 from latentrt.engines.verification import Check, judge
@@ -19,7 +19,6 @@ from latentrt.engines.verification import Check, judge
 from .noise import TorchCpuNoise
 from .pipeline import Pipeline, PromptWarning
 from .request import Request, plan
-from .tokenizer import MAX_TOKENS
 
 NOISE_ERROR = Threshold(
     metric="max_abs", value=3e-6, origin="PyTorch's own builds differ by 1.8e-6 from one instruction set to another"

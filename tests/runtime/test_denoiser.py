@@ -124,7 +124,7 @@ def test_guidance_costs_a_row_where_it_acts_alone() -> None:
         (Guidance(3.0, interval=(9.0, math.inf)), [1, 1, 1]),
     ):
         asked = [question(0.5, sigma, t, negative=negative, guidance=guidance) for t, sigma in sigmas.items()]
-        assert [each.rows for each in asked] == rows
+        assert [len(each.texts) for each in asked] == rows
         answers = Denoiser(model, "epsilon", max_rows=8).answer(asked)
         assert model.rows.pop() == sum(rows)
         for answer, row_count in zip(answers, rows, strict=True):
