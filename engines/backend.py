@@ -17,7 +17,13 @@ from .key import EngineKey
 from .options import DEFAULTS, BuildOptions, check_taken
 from .tensor import Feeds
 
-_MODULES = {"onnxruntime": "onnxruntime_backend", "openvino": "openvino_backend", "fake": "fake_backend"}
+_MODULES = {
+    "onnxruntime": "onnxruntime_backend",
+    "openvino": "openvino_backend",
+    "tensorrt": "tensorrt_backend",
+    "tensorrt-rtx": "tensorrt_rtx_backend",
+    "fake": "fake_backend",
+}
 DEFAULT = "onnxruntime"
 NEED_BUILDING = frozenset({"tensorrt", "tensorrt-rtx"})  # the others open a bundle's graphs as they are
 

@@ -40,7 +40,15 @@ class EngineKey(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 
 def component_key(
-    bundle: Bundle, name: str, *, backend: str, version: str, device: str, precision: str, profile: str
+    bundle: Bundle,
+    name: str,
+    *,
+    backend: str,
+    version: str,
+    device: str,
+    precision: str,
+    profile: str,
+    flags: tuple[str, ...] = (),
 ) -> EngineKey:
     """The key of the bundle's component for one backend."""
     component = bundle.component(name)
@@ -55,6 +63,7 @@ def component_key(
         device=device,
         precision=precision,
         profile=profile,
+        flags=flags,
     )
 
 

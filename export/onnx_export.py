@@ -20,10 +20,11 @@ from safetensors.numpy import save_file
 from torch import Tensor
 from torch.export import Dim
 
+from latentrt.engines.errors import CheckpointError
 from latentrt.engines.manifest import ExportPrecision
+from latentrt.engines.passes.half import to_half
 from latentrt.engines.tensor import TensorSpec, resolve_shape, split_dimension
 
-from .half import to_half
 from .wrappers import Network
 
 OPSET = 23  # the first with Attention; TensorRT 10.14, onnxruntime 1.23 and OpenVINO read it
@@ -49,12 +50,24 @@ def export_network(network: Network, folder: Path, precision: ExportPrecision = 
     model = program.model
     _strip(model)
     if precision == "fp16":
-        to_half(model.graph, network.name)
+        halve(model.graph, network.name)
     graph, weights = folder / f"{network.name}.onnx", folder / f"{network.name}.safetensors"
     _move_weights(model.graph, weights)
     graph.write_bytes(ir.to_proto(model).SerializeToString(deterministic=True))
     onnx.checker.check_model(str(graph), full_check=True)
     return graph, weights
+
+
+def halve(graph: ir.Graph, component: str) -> None:
+    """Let a component's graph compute in fp16.
+
+    Raises:
+        CheckpointError: a weight does not fit fp16.
+    """
+    try:
+        to_half(graph)
+    except ValueError as error:
+        raise CheckpointError(f"{component}: {error}: export with --precision fp32") from error
 
 
 def _traced(network: Network) -> torch.onnx.ONNXProgram:

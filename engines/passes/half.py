@@ -1,4 +1,4 @@
-"""fp32 graph -> fp16 graph: weights and activations halve; inputs, outputs and a few named places stay fp32."""
+"""fp32 graph -> fp16 or bf16: weights and activations halve; inputs, outputs and a few named places stay fp32."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Set
 import numpy as np
 import onnx_ir as ir
 
-from latentrt.engines.errors import CheckpointError
+FLOAT, HALF, BFLOAT = ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16
+HALVES = {"fp16": HALF, "bf16": BFLOAT}  # by the names of engine precisions
 
-FLOAT, HALF = ir.DataType.FLOAT, ir.DataType.FLOAT16
-
-# The arguments of the timestep's sinusoids go up to 1000, where neighbouring fp16 numbers are half a radian apart.
+# The arguments of the timestep's sinusoids go up to 1000, where neighbouring fp16 numbers are half a radian apart, and
+# neighbouring bf16 numbers four.
 # diffusers computes them in fp32, too.
 SINUSOIDS = frozenset({"Sin", "Cos"})
 
@@ -19,26 +19,26 @@ SINUSOIDS = frozenset({"Sin", "Cos"})
 _FLOAT_INPUTS = frozenset({("Resize", 1), ("Resize", 2)})
 
 
-def to_half(graph: ir.Graph, component: str) -> None:
-    """Rewrite a graph of fp32 tensors, in place, to compute in fp16.
+def to_half(graph: ir.Graph, half: ir.DataType = HALF) -> None:
+    """Rewrite a graph of fp32 tensors, in place, to compute in fp16 or bf16.
 
     A Cast stands wherever types meet. The graph's own inputs and outputs stay float32, so that callers need not know.
-    Normalisations read and write fp16 and compute in fp32, as ONNX's `stash_type` has it by default; the softmax inside
-    `Attention` is the engine's to accumulate.
+    Normalisations read and write the half type and compute in fp32, as ONNX's `stash_type` has it by default; the
+    softmax inside `Attention` is the engine's to accumulate.
 
     Raises:
-        CheckpointError: a weight does not fit fp16.
+        ValueError: a weight does not fit fp16; it names the weight.
     """
     exact = _behind_sinusoids(graph)
     for node in graph:
         for output in node.outputs:
             if output.dtype == FLOAT and node not in exact:
-                output.dtype = HALF
+                output.dtype = half
     for value in graph.initializers.values():
-        if value.dtype == FLOAT and all(_wanted(node, index, exact) == HALF for node, index in value.uses()):
-            _halve(value, component)
-    _cast_edges(graph, exact)
-    _cast_outputs(graph)
+        if value.dtype == FLOAT and all(_wanted(node, index, exact, half) == half for node, index in value.uses()):
+            _halve(value, half)
+    _cast_edges(graph, exact, half)
+    _cast_outputs(graph, half)
     graph.sort()
 
 
@@ -54,43 +54,40 @@ def _behind_sinusoids(graph: ir.Graph) -> set[ir.Node]:
     return exact
 
 
-def _wanted(node: ir.Node, index: int, exact: Set[ir.Node]) -> ir.DataType:
+def _wanted(node: ir.Node, index: int, exact: Set[ir.Node], half: ir.DataType) -> ir.DataType:
     """The type that a node takes its floating-point input `index` in."""
-    return FLOAT if node in exact or (node.op_type, index) in _FLOAT_INPUTS else HALF
+    return FLOAT if node in exact or (node.op_type, index) in _FLOAT_INPUTS else half
 
 
-def _halve(value: ir.Value, component: str) -> None:
+def _halve(value: ir.Value, half: ir.DataType) -> None:
     assert value.const_value is not None
     exact = value.const_value.numpy()
     with np.errstate(over="ignore"):
-        halved = exact.astype(np.float16)
+        halved = exact.astype(half.numpy())
     if not np.array_equal(np.isfinite(exact), np.isfinite(halved)):
-        raise CheckpointError(
-            f"{component}: {value.name} holds {np.abs(exact).max():.4g}, and fp16 ends at 65504: "
-            "export with --precision fp32"
-        )
-    value.const_value = ir.tensor(halved, name=value.name)
-    value.dtype = HALF
+        raise ValueError(f"{value.name} holds {np.abs(exact).max():.4g}, and fp16 ends at 65504")
+    value.const_value = ir.Tensor(halved, half, name=value.name)
+    value.dtype = half
 
 
-def _cast_edges(graph: ir.Graph, exact: Set[ir.Node]) -> None:
+def _cast_edges(graph: ir.Graph, exact: Set[ir.Node], half: ir.DataType) -> None:
     """Give every use of a value the type that its node wants: one Cast for all uses of a type."""
     casts: dict[tuple[ir.Value, ir.DataType], ir.Value] = {}
     for node in tuple(graph):
         for index, value in enumerate(node.inputs):
-            if value is None or value.dtype not in (FLOAT, HALF):
+            if value is None or value.dtype not in (FLOAT, half):
                 continue
-            wanted = _wanted(node, index, exact)
+            wanted = _wanted(node, index, exact, half)
             if value.dtype != wanted:
                 if (value, wanted) not in casts:
                     casts[value, wanted] = _cast(graph, value, wanted, f"{value.name}.{wanted.name.lower()}")
                 node.replace_input_with(index, casts[value, wanted])
 
 
-def _cast_outputs(graph: ir.Graph) -> None:
+def _cast_outputs(graph: ir.Graph, half: ir.DataType) -> None:
     for index, value in enumerate(graph.outputs):
-        if value.dtype == HALF:
-            name, value.name = str(value.name), f"{value.name}.float16"
+        if value.dtype == half:
+            name, value.name = str(value.name), f"{value.name}.{half.name.lower()}"
             graph.outputs[index] = _cast(graph, value, FLOAT, name)
 
 

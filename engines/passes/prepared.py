@@ -1,0 +1,34 @@
+"""The passes that a build asks for, applied to a graph on disk; the result lies beside, as small as it can be."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import onnx_ir as ir
+
+from .half import HALVES, to_half
+from .static import make_static
+
+GRAPH, WEIGHTS = "graph.onnx", "weights.bin"
+_INLINE_BYTES = 1024  # parsers want shapes and axes in the graph itself
+
+
+def prepare(graph: Path, folder: Path, *, bound: Mapping[str, int] | None, half: str | None) -> Path:
+    """Write `graph` to `folder` with its free dimensions `bound` and in the half type ("fp16", "bf16"); its new path.
+
+    None for either leaves that as it is; for both there is nothing to write, and the path is that of `graph`.
+
+    Raises:
+        ValueError: a weight does not fit the type; it names the weight.
+        OSError: the folder cannot be written.
+    """
+    if bound is None and half is None:
+        return graph
+    model = ir.load(graph)
+    if bound is not None:
+        make_static(model, bound)
+    if half is not None:
+        to_half(model.graph, HALVES[half])
+    ir.save(model, folder / GRAPH, external_data=WEIGHTS, size_threshold_bytes=_INLINE_BYTES)
+    return folder / GRAPH

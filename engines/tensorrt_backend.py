@@ -1,0 +1,61 @@
+"""TensorRT 10.14 to 11: plans for the very GPU they are built on, or with `compatible` for Ampere and later."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from .errors import EngineError
+from .options import PROFILE_OPTIONS
+from .trt import cuda
+from .trt.backend import FamilyBackend
+from .trt.family import Family
+from .trt.timing_cache import timing_file
+
+try:
+    import tensorrt as trt
+except (ImportError, OSError) as error:  # OSError: a part of it is missing
+    raise EngineError("the tensorrt engine needs TensorRT 10.14 or later: pip install 'latentrt[tensorrt]'") from error
+
+_LEAST = (10, 14)  # the first that reads the Attention operator
+_AMPERE = 80
+
+
+@dataclass(frozen=True)
+class TensorRtBackend(FamilyBackend):
+    """Measures kernels on the GPU at hand, and remembers what it measured."""
+
+    family: ClassVar[Family] = Family("tensorrt", trt, ahead_of_time=False)
+    name: ClassVar[str] = "tensorrt"
+    takes: ClassVar[frozenset[str]] = PROFILE_OPTIONS | {"opt_level", "refittable", "weight_streaming", "compatible"}
+
+    def __post_init__(self) -> None:
+        """Refuse a library that cannot read the graphs."""
+        if tuple(map(int, self.family.version.split(".")[:2])) < _LEAST:
+            raise EngineError(
+                f"TensorRT {self.family.version} does not read the Attention operator: install 10.14 or later"
+            )
+
+    def obstacle(self) -> str | None:
+        reason = cuda.no_gpu(self.device)
+        if reason is None and self.options.compatible:
+            here = cuda.find_gpu(self.device)
+            if here.capability < _AMPERE:
+                return f"this GPU is {here.sm}, the engine is for sm{_AMPERE} and later"
+        return reason
+
+    def _device(self) -> str:
+        gpu = cuda.find_gpu(self.device)
+        return f"sm{_AMPERE} and later" if self.options.compatible else f"{gpu.name} {gpu.sm} CUDA {gpu.cuda}"
+
+    def _version(self) -> str:
+        major = self.family.version.partition(".")[0]
+        return f"{major}.x" if self.options.compatible else self.family.version
+
+    def _timing(self) -> Path | None:
+        cuda.use(self.device)
+        return timing_file(self.family, cuda.find_gpu(self.device))
+
+
+BACKEND = TensorRtBackend()

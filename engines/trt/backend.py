@@ -1,0 +1,109 @@
+"""The backend that both libraries share; each has a module of its own that adds what is different."""
+
+from __future__ import annotations
+
+import tempfile
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from ..backend import Report, no_report
+from ..bundle import Bundle
+from ..engine import Engine
+from ..errors import EngineError
+from ..key import EngineKey, component_key
+from ..manifest import Precision
+from ..options import DEFAULTS, BuildOptions
+from ..profile import profiles_for
+from .builder import PlanRequest, build_plan
+from .engine import TensorRtEngine
+from .family import Family
+from .graph import engine_precision, prepared_graph
+from .plan import PLAN
+
+
+@dataclass(frozen=True)
+class FamilyBackend(ABC):
+    """Compiles to a plan: strongly typed, fp16 unless asked otherwise, a profile for each shape that is asked for."""
+
+    options: BuildOptions = DEFAULTS
+    device: int = 0
+    family: ClassVar[Family]
+    name: ClassVar[str]
+    takes: ClassVar[frozenset[str]]
+    precisions: ClassVar[tuple[Precision, ...]] = ("fp32", "fp16", "bf16")
+
+    def key(self, bundle: Bundle, component: str) -> EngineKey:
+        """As `Backend.key`.
+
+        Raises:
+            InputError: the options do not fit the model.
+            EngineError: the GPU to build for is not named, and there is none.
+        """
+        return component_key(
+            bundle,
+            component,
+            backend=self.name,
+            version=self._version(),
+            device=self._device(),
+            precision=engine_precision(bundle, component, self.options.precision),
+            profile="; ".join(map(str, profiles_for(bundle, component, self.options))),
+            flags=self._flags(),
+        )
+
+    @abstractmethod
+    def obstacle(self) -> str | None:
+        """As `Backend.obstacle`."""
+
+    @abstractmethod
+    def _device(self) -> str:
+        """What an engine is tied to, in the words of its key."""
+
+    @abstractmethod
+    def _timing(self) -> Path | None:
+        """The file of measured kernels, where there is one. The GPU to measure on is current from here on."""
+
+    def _targets(self) -> tuple[str, ...]:
+        return ()
+
+    def _version(self) -> str:
+        return self.family.version
+
+    def build(self, bundle: Bundle, component: str, folder: Path, report: Report = no_report) -> None:
+        """As `Backend.build`."""
+        precision = engine_precision(bundle, component, self.options.precision)
+        profiles = profiles_for(bundle, component, self.options)
+        report("preparing the graph", 0)
+        with tempfile.TemporaryDirectory(dir=folder) as work:  # on the disk that must have room for the plan anyway
+            request = PlanRequest(
+                component=component,
+                graph=prepared_graph(bundle, component, profiles, precision, Path(work)),
+                inputs=bundle.component(component).inputs,
+                profiles=profiles,
+                options=self.options,
+                full_precision=precision == "fp32",
+                targets=self._targets(),
+                timing=self._timing(),
+            )
+            plan = build_plan(self.family, request, report)
+        (folder / PLAN).write_bytes(plan)
+
+    def open(self, bundle: Bundle, component: str, folder: Path | None) -> Engine:
+        """As `Backend.open`; there is no engine without a build."""
+        if folder is None:
+            raise EngineError(
+                f"there is no {self.name} engine of {component} for this machine: run "
+                f"'latentrt build {bundle.root} --engine {self.name}'"
+            )
+        if reason := self.obstacle():
+            raise EngineError(f"the {self.name} engine of {component} cannot run here: {reason}")
+        profiles = profiles_for(bundle, component, self.options)
+        key = self.key(bundle, component)
+        return TensorRtEngine(self.family, bundle, component, key, profiles, folder, self.options, self.device)
+
+    def _flags(self) -> tuple[str, ...]:
+        words = [name for name in ("compatible", "refittable", "weight_streaming") if getattr(self.options, name)]
+        if self.options.opt_level is not None:
+            words.append(f"opt_level={self.options.opt_level}")
+        return tuple(words)

@@ -1,0 +1,50 @@
+"""The graph that a plan is compiled from: the bundle's own, or one in the engine's precision and shape beside it."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..bundle import Bundle
+from ..errors import EngineError, InputError
+from ..profile import Profile
+
+DEFAULT_PRECISION = "fp16"
+
+
+def prepared_graph(bundle: Bundle, component: str, profiles: Sequence[Profile], precision: str, folder: Path) -> Path:
+    """The path of an ONNX file that computes in `precision`, static where there is one static profile.
+
+    Raises:
+        EngineError: `onnx-ir` is not installed, or a weight does not fit.
+    """
+    graph, only = bundle.graph(component), profiles[0] if len(profiles) == 1 else None
+    bound = {name: span.usual for name, span in only.dimensions.items()} if only is not None and only.static else None
+    half = precision if precision != bundle.component(component).precision else None
+    if bound is None and half is None:
+        return graph
+    try:
+        passes = importlib.import_module("..passes.prepared", __package__)
+    except ImportError as error:
+        raise EngineError(f"this build rewrites the graph and needs {error.name}: pip install onnx-ir") from error
+    try:
+        prepared: Path = passes.prepare(graph, folder, bound=bound, half=half)
+    except ValueError as error:
+        raise EngineError(f"{component}: {error}: build with --precision bf16 or fp32") from error
+    return prepared
+
+
+def engine_precision(bundle: Bundle, component: str, asked: str | None) -> str:
+    """What an engine of the component computes in: as asked, fp16 otherwise.
+
+    Raises:
+        InputError: the bundle holds less than was asked for.
+    """
+    precision, held = asked or DEFAULT_PRECISION, bundle.component(component).precision
+    if held not in {"fp32", precision}:
+        raise InputError(
+            f"the {component} of {bundle.root} is in {held}, and an engine in {precision} needs more: "
+            "export with --precision fp32"
+        )
+    return precision

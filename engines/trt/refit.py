@@ -1,0 +1,57 @@
+"""Other weights in a plan that is there: a fine-tune of the same network needs no build of its own."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ..bundle import Bundle
+from ..errors import EngineError
+from ..key import EngineKey, component_key
+from ..options import BuildOptions
+from ..profile import Profile
+from .family import Family
+from .graph import prepared_graph
+from .log import Log, reason
+
+
+def check_refit(key: EngineKey, options: BuildOptions, bundle: Bundle) -> EngineKey:
+    """The key that the engine of `key` has with the weights of `bundle`.
+
+    Raises:
+        EngineError: it cannot take them.
+    """
+    if not options.refittable:
+        raise EngineError(f"the {key.backend} engine of {key.component} takes no other weights: build it --refittable")
+    wanted = component_key(
+        bundle,
+        key.component,
+        backend=key.backend,
+        version=key.backend_version,
+        device=key.device,
+        precision=key.precision,
+        profile=key.profile,
+        flags=key.flags,
+    )
+    if wanted.graph != key.graph:
+        raise EngineError(
+            f"the {key.component} of {bundle.root} is another network than this engine's: its graph is "
+            f"{wanted.graph[:12]}…, not {key.graph[:12]}…; build an engine of its own"
+        )
+    return wanted
+
+
+def refit(family: Family, engine: Any, log: Log, bundle: Bundle, key: EngineKey, profiles: Sequence[Profile]) -> None:
+    """Put the bundle's weights into an engine of the library; `key` and `profiles` are those it was built for.
+
+    Raises:
+        EngineError: a weight is missing or does not fit.
+    """
+    with tempfile.TemporaryDirectory(prefix="latentrt-refit-") as folder:
+        graph = prepared_graph(bundle, key.component, profiles, key.precision, Path(folder))
+        refitter = family.module.Refitter(engine, log)
+        parser = family.module.OnnxParserRefitter(refitter, log)
+        if not (parser.refit_from_file(str(graph)) and refitter.refit_cuda_engine()):
+            raise EngineError(f"the {key.backend} engine of {key.component} does not take these weights: {reason(log)}")
