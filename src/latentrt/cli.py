@@ -204,6 +204,25 @@ def build(
 
 
 @app.command()
+def pack(
+    bundle: BundleArgument,
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="BUNDLE", help="The bundle's folder to write.")],
+    engine: Annotated[
+        list[str] | None, typer.Option(metavar="KEY", help="An engine; may be repeated. All that fit if not given.")
+    ] = None,
+    decoder: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="A decoder; may be repeated. All if not given.")
+    ] = None,
+    engine_dir: EngineDir = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the bundle that is there.")] = False,
+) -> None:
+    """Write the smallest bundle that serves on a target: engines in place of graphs and recorded answers."""
+    from .commands.pack import pack_command
+
+    pack_command(console, bundle, output, engine or [], decoder or [], engine_dir, overwrite)
+
+
+@app.command()
 def verify(
     bundle: BundleArgument,
     engine: AnyEngineOption = DEFAULT_ENGINE,

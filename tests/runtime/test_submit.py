@@ -163,10 +163,16 @@ def test_closing_finishes_or_cancels_what_is_in_flight(demo_bundle: Path, finish
 
 
 def test_leaving_by_an_error_cancels(demo_bundle: Path) -> None:
-    with pytest.raises(KeyError), Pipeline.open(demo_bundle, engine="fake") as pipe:
-        submission = pipe.submit("a star", num_inference_steps=1000)
-        raise KeyError
-    assert submission.cancelled()
+    submissions = []
+
+    def leave() -> None:
+        with Pipeline.open(demo_bundle, engine="fake") as pipe:
+            submissions.append(pipe.submit("a star", num_inference_steps=1000))
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        leave()
+    assert submissions[0].cancelled()
 
 
 REFUSED: dict[str, Callable[[Pipeline], object]] = {
