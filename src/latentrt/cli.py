@@ -25,6 +25,7 @@ from .commands.option_types import (
     EngineDir,
     EngineOption,
     PrecisionOption,
+    TileOption,
 )
 from .commands.printing import one_line
 from .engines.backend import DEFAULT as DEFAULT_ENGINE
@@ -302,6 +303,7 @@ def generate(
     safety_checker: Annotated[
         bool, typer.Option("--safety-checker/--no-safety-checker", help="Check pictures, where the bundle can.")
     ] = True,
+    tile: TileOption = None,
     engine: AnyEngineOption = DEFAULT_ENGINE,
     precision: PrecisionOption = None,
     engine_dir: EngineDir = None,
@@ -343,7 +345,7 @@ def generate(
         clip_skip=clip_skip,
     )
     wanted = Wanted(engine=engine, precision=precision, device=device, allow_unverified=allow_unverified)
-    switches = Switches(wanted=wanted, engine_dir=engine_dir, safety_checker=safety_checker)
+    switches = Switches(wanted=wanted, engine_dir=engine_dir, safety_checker=safety_checker, tile=tile)
     generate_command(console, bundle, request, output, switches, embeddings=embedding or [])
 
 
