@@ -124,12 +124,22 @@ def _verified(figures: dict[str, Any]) -> str:
     return _markdown(rows)
 
 
+def _tiling(figures: dict[str, Any]) -> str:
+    rows: list[tuple[str, ...]] = [
+        ("picture, in tiles of", "calls of the decoder", "PSNR against the whole, dB", "largest difference, of 255")
+    ]
+    for name, found in figures.items():
+        rows.append((name, str(found["calls"]), f"{found['PSNR, dB']:.1f}", f"{found['largest, of 255']:.0f}"))
+    return _markdown(rows)
+
+
 _TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "demo-model": _demo_model,
     "overhead": _overhead,
     "footprint": _footprint,
     "sampler-parity": _sampler_parity,
     "export": _export,
+    "tiling": _tiling,
 }
 
 

@@ -209,7 +209,7 @@ def _beside_weights(bundle: Bundle, stated: Component) -> Iterator[tuple[Path, s
     That is in the bundle, under a hidden name; where nothing may be written there, among copies of the weights. Links
     would not do: libraries refuse weights behind them, as an attack.
     """
-    folder = PurePosixPath(stated.graph).parent
+    folder = PurePosixPath(stated.graph or "").parent
     with ExitStack() as stack:
         try:
             file = stack.enter_context(

@@ -81,9 +81,15 @@ class Bundle:
         """The ONNX graph of a component: it and its weights are checked, and it refers to no other file.
 
         Raises:
-            BundleError: as `file`, or the graph refers to a file that is not among the component's weights.
+            BundleError: as `file`; the graph refers to a file that is not among the component's weights; or the bundle
+                was packed without it.
         """
         component = self.component(name)
+        if component.graph is None:
+            raise BundleError(
+                f"{self.root} was packed without the graph of {name}, for the engines in it alone: use the bundle that "
+                "it was packed from"
+            )
         for path in component.weights:
             self.file(path)
         graph = self.file(component.graph)

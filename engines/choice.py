@@ -75,6 +75,7 @@ class Choice:
             EngineError: a file is missing or altered, or the library cannot open it.
         """
         if self.record is not None and self.folder is not None:
+            store.check_listed(self.bundle, self.record)
             store.check_files(self.folder, self.record)
         return self.backend.open(self.bundle, self.component, self.folder)
 
@@ -107,7 +108,9 @@ def choices(bundle: Bundle, component: str, wanted: Wanted) -> list[Choice]:
             library is not installed, or it cannot run here.
     """
     default = wanted.backend
+    packed = bundle.component(component).packed
     built = [record for record in store.records(bundle) if _is_candidate(record, component, wanted)]
+    built = [record for record in built if packed is None or record.key.id in packed.engines]
     fitting = [record for record in built if misfit(bundle, record, wanted.device) is None]
     passed = [record for record in fitting if store.refusal(bundle, record) is None]
     usable = passed or (fitting if wanted.allow_unverified else [])
@@ -149,7 +152,7 @@ def _from_graph(
 ) -> Choice:
     if (obstacle := backend.obstacle()) is not None:
         raise EngineError(f"the {backend.name} engine cannot run here: {obstacle}")
-    if backend.name in NEED_BUILDING:
+    if backend.name in NEED_BUILDING or bundle.component(component).packed is not None:
         raise EngineError(_nothing_built(bundle, component, built, wanted))
     # where a graph that was opened so failed verification, a record without files says it; a damaged one is named, too
     store.find(backend, bundle, component, allow_unverified=wanted.allow_unverified)
@@ -158,10 +161,10 @@ def _from_graph(
 
 def _nothing_built(bundle: Bundle, component: str, built: Sequence[EngineRecord], wanted: Wanted) -> str:
     precision = f" --precision {wanted.precision}" if wanted.precision else ""
+    build = f"build one with 'latentrt build {bundle.root} --engine {wanted.engine}{precision}'"
+    if bundle.component(component).packed is not None:
+        build = "the bundle was packed for others: use the one that it was packed from"
     found = "none was built" if not built else f"the one that was built {misfit(bundle, built[0], wanted.device)}"
     if len(built) > 1:
         found = f"of {len(built)} that were built none serves; {built[0].key.id} {misfit(bundle, built[0])}"
-    return (
-        f"no {wanted.engine} engine of {component} fits here: {found}; build one with "
-        f"'latentrt build {bundle.root} --engine {wanted.engine}{precision}'"
-    )
+    return f"no {wanted.engine} engine of {component} fits here: {found}; {build}"

@@ -32,10 +32,12 @@ def golden_cases(bundle: Bundle, component: str) -> list[GoldenCase]:
     """The recorded calls of a component.
 
     Raises:
-        BundleError: the record is not readable, empty, or does not fit the component.
+        BundleError: the record is not readable, empty, or does not fit the component; or it was not packed.
     """
     declared = bundle.component(component)
     path = declared.golden
+    if path is None:
+        raise BundleError(f"{bundle.root} was packed without PyTorch's answers for {component}, which it had passed")
     try:
         tensors = load_file(bundle.file(path))
     except (SafetensorError, ValueError, TypeError) as error:  # TypeError: a dtype that numpy has not

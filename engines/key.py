@@ -39,6 +39,16 @@ class EngineKey(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         return found
 
 
+def source(bundle: Bundle, name: str) -> tuple[str, str]:
+    """What a component's engines are compiled from: SHA-256 of its graph, and over its weight files."""
+    component, files = bundle.component(name), bundle.manifest.files
+    if component.graph is None:
+        assert component.packed is not None  # the manifest was checked
+        return component.packed.graph, component.packed.weights
+    weights = "\n".join(f"{path} {files[path].sha256}" for path in component.weights)
+    return files[component.graph].sha256, hashlib.sha256(weights.encode()).hexdigest()
+
+
 def component_key(
     bundle: Bundle,
     name: str,
@@ -51,13 +61,11 @@ def component_key(
     flags: tuple[str, ...] = (),
 ) -> EngineKey:
     """The key of the bundle's component for one backend."""
-    component = bundle.component(name)
-    files = bundle.manifest.files
-    weights = "\n".join(f"{path} {files[path].sha256}" for path in component.weights)
+    graph, weights = source(bundle, name)
     return EngineKey(
         component=name,
-        graph=files[component.graph].sha256,
-        weights=hashlib.sha256(weights.encode()).hexdigest(),
+        graph=graph,
+        weights=weights,
         backend=backend,
         backend_version=version,
         device=device,

@@ -37,6 +37,8 @@ _Beta = Annotated[float, msgspec.Meta(gt=0, lt=1)]
 _Specs = Annotated[tuple[TensorSpec, ...], msgspec.Meta(min_length=1)]
 Precision = Literal["fp32", "fp16", "bf16"]
 ExportPrecision = Literal["fp32", "fp16"]  # of a bundle's graphs; engines compute in any that they can
+_Sha256 = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
+_EngineId = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{16}\Z")]
 _ComponentName = Annotated[str, msgspec.Meta(pattern=rf"^({_DECODER})?{_NAME.pattern}\Z")]
 
 
@@ -71,7 +73,7 @@ class FileRecord(_Record, frozen=True, kw_only=True, forbid_unknown_fields=True)
     """Size in bytes and SHA-256 in hexadecimal of one file."""
 
     size: Annotated[int, msgspec.Meta(ge=0)]
-    sha256: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
+    sha256: _Sha256
 
 
 class ModelFacts(_Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -96,18 +98,30 @@ class SchedulerFacts(_Record, frozen=True, kw_only=True, forbid_unknown_fields=T
     steps_offset: Annotated[int, msgspec.Meta(ge=0, le=1000)]
 
 
+class Packed(_Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a component has in place of its graph in a bundle that `latentrt pack` wrote: compiled engines alone.
+
+    Their files are listed in the manifest, and no other engine is opened for the component.
+    """
+
+    engines: Annotated[tuple[_EngineId, ...], msgspec.Meta(min_length=1)]
+    graph: _Sha256  # of the graph they were compiled from
+    weights: _Sha256  # over the names and hashes of its weight files
+
+
 class Component(_Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One network: its graph, the files its graph needs, its tensors, and PyTorch's recorded answers."""
 
-    graph: str
+    graph: str | None  # None where it was packed
     weights: tuple[str, ...]
     inputs: _Specs
     outputs: _Specs
-    golden: str
+    golden: str | None  # None where it was packed with engines that had passed their check
     max_abs_error: Annotated[float, msgspec.Meta(ge=0)]  # measured at export: onnxruntime fp32 against PyTorch fp32
     precision: Precision = "fp32"  # of its weights and sums
     # by precision: relative L2 error of PyTorch's own run in it, the largest over the recorded calls; it may be absent
     floor: dict[Precision, Annotated[float, msgspec.Meta(gt=0, lt=1)]] = {}
+    packed: Packed | None = None
 
 
 class Licence(_Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -200,7 +214,7 @@ def _check_references(manifest: Manifest, where: str) -> None:
     needed = [manifest.tokenizer, manifest.token_embedding, *manifest.licence.files]
     needed += [manifest.trajectory] if manifest.trajectory is not None else []
     for name, component in manifest.components.items():
-        needed += [component.graph, *component.weights, component.golden]
+        needed += [path for path in (component.graph, *component.weights, component.golden) if path is not None]
         _check_component(name, component, where)
     if manifest.safety_checker is not None:
         needed.append(manifest.safety_checker.concepts)
@@ -233,7 +247,13 @@ def _check_safety(manifest: Manifest, where: str) -> None:
 
 
 def _check_component(name: str, component: Component, where: str) -> None:
-    if not component.graph.endswith(".onnx"):  # by another suffix an engine library may choose another parser
+    if (component.graph is None) != (component.packed is not None):
+        raise BundleError(
+            f"{where}: {name} has a graph and packed engines, or neither; export or pack the bundle again"
+        )
+    if component.graph is not None and not component.graph.endswith(
+        ".onnx"
+    ):  # by another suffix an engine library may choose another parser
         raise BundleError(f"{where}: the graph of {name} is {component.graph!r}; expected a file that ends in .onnx")
     for specs in (component.inputs, component.outputs):
         if len({spec.name for spec in specs}) != len(specs):

@@ -11,7 +11,7 @@ import msgspec
 
 from .atomic import new_file, new_folder
 from .backend import Backend, Report, no_report
-from .bundle import Bundle, sha256
+from .bundle import ENGINES, Bundle, sha256
 from .derived import derived_cases
 from .errors import CheckFailedError, EngineError, OutputError
 from .external_data import external_locations
@@ -36,7 +36,26 @@ class EngineRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 def engine_folder(bundle: Bundle, key: EngineKey) -> Path:
     """The folder of the engine with this key, whether it is there or not."""
-    return bundle.engine_dir / key.id
+    component = bundle.manifest.components.get(key.component)
+    packed = component is not None and component.packed is not None
+    return (bundle.root / ENGINES if packed else bundle.engine_dir) / key.id
+
+
+def check_listed(bundle: Bundle, record: EngineRecord) -> None:
+    """Check that an engine of a component without a graph is one that the bundle's manifest lists, file by file.
+
+    Raises:
+        EngineError: it is not: it came into the folder by another way than `latentrt pack`.
+    """
+    packed = bundle.component(record.key.component).packed
+    if packed is None:
+        return
+    listed = bundle.manifest.files
+    paths = {f"{ENGINES}/{record.key.id}/{name}": file for name, file in record.files.items()}
+    if record.key.id not in packed.engines or any(listed.get(path) != file for path, file in paths.items()):
+        raise EngineError(
+            f"{engine_folder(bundle, record.key)} is not the engine that {bundle.root} was packed with; pack it again"
+        )
 
 
 def build(backend: Backend, bundle: Bundle, component: str, report: Report = no_report) -> tuple[EngineRecord, bool]:
@@ -103,6 +122,7 @@ def find(backend: Backend, bundle: Bundle, component: str, *, allow_unverified: 
     reason = refusal(bundle, record)
     if reason is not None and not allow_unverified:
         raise EngineError(reason)
+    check_listed(bundle, record)
     check_files(folder, record)
     return folder if record.files else None
 
@@ -162,10 +182,13 @@ def records(bundle: Bundle) -> list[EngineRecord]:
 
 
 def _folders(bundle: Bundle) -> list[Path]:
-    if not bundle.engine_dir.is_dir():
-        return []
-    entries = sorted(bundle.engine_dir.iterdir())
+    places = dict.fromkeys([bundle.engine_dir, bundle.root / ENGINES] if _is_packed(bundle) else [bundle.engine_dir])
+    entries = [entry for place in places if place.is_dir() for entry in sorted(place.iterdir())]
     return [entry for entry in entries if entry.is_dir() and not entry.name.startswith(".")]
+
+
+def _is_packed(bundle: Bundle) -> bool:
+    return any(component.packed is not None for component in bundle.manifest.components.values())
 
 
 def _or_error(read: Callable[[Path], EngineRecord], folder: Path) -> EngineRecord | EngineError:

@@ -21,9 +21,10 @@ from .request import Plan
 class OpenEngines:
     """Engines by component. A context manager; one thread owns it."""
 
-    def __init__(self, bundle: Bundle, wanted: Wanted) -> None:
+    def __init__(self, bundle: Bundle, wanted: Wanted, tile: int | None = None) -> None:
         self._bundle = bundle
         self._wanted = wanted
+        self._tile = tile  # latents on a side that a decoder gets at most
         self._engines: dict[str, Engine] = {}
         self._closed = False
 
@@ -56,7 +57,10 @@ class OpenEngines:
         inputs = self._bundle.component(component).inputs
         bound = {"rows": 1, "tokens": tokens}
         for axis in free_names(inputs) & {"width", "height"}:
-            bound[axis] = getattr(planned, axis) // pixels_per_unit(self._bundle, component, axis)
+            pixels = getattr(planned, axis)
+            if self._tile is not None and component == decoder_component(planned.decoder):
+                pixels = min(pixels, self._tile * self._bundle.manifest.model.vae_scale_factor)
+            bound[axis] = pixels // pixels_per_unit(self._bundle, component, axis)
         return blank_feeds(inputs, bound)
 
     def close(self) -> None:

@@ -17,18 +17,18 @@ from latentrt.engines.auto import AUTO, choose
 from latentrt.engines.backend import DEFAULT
 from latentrt.engines.bundle import Bundle
 from latentrt.engines.choice import Wanted
-from latentrt.engines.distilled import guidance_width
 from latentrt.engines.errors import EngineError, InputError
 from latentrt.engines.manifest import SAFETY_CHECKER, TEXT_ENCODER, UNET, Precision, decoder_component
 from latentrt.engines.version import __version__
 
-from .denoiser import Conditioning, Denoiser
+from .conditioning import condition
+from .denoiser import Denoiser
 from .drawing import Drawing, Result
 from .facts import request_facts
 from .loop import DenoisingLoop, Job, Step
 from .open_engines import OpenEngines
 from .picture import check_finite, to_image
-from .prompt.encoder import EncodedPrompts, PromptEncoder
+from .prompt.encoder import PromptEncoder
 from .prompt.textual_inversion import read_textual_inversion
 from .prompt.token_table import TokenTable
 from .request import Request, plan
@@ -37,6 +37,7 @@ from .samplers import sampler_with_eta
 from .seeds import open_noise, start_noise
 from .stream import Stream
 from .submission import Submission
+from .tiling import check_tile, decode
 from .tokenizer import ClipTokenizer
 from .worker import Worker
 
@@ -57,13 +58,21 @@ class Pipeline:
     """
 
     def __init__(
-        self, bundle: Bundle, wanted: Wanted, *, max_rows: int = MAX_ROWS, safety_checker: bool = True
+        self,
+        bundle: Bundle,
+        wanted: Wanted,
+        *,
+        max_rows: int = MAX_ROWS,
+        tile: int | None = None,
+        safety_checker: bool = True,
     ) -> None:
         if max_rows < 1:
             raise InputError(f"max_rows is a whole number, 1 or more; got {max_rows!r}")
+        check_tile(tile)
         self.bundle = bundle
+        self.tile = tile
         self.wanted, self.chosen_because = choose(bundle, wanted) if wanted.engine == AUTO else (wanted, "")
-        self.engines = OpenEngines(bundle, self.wanted)
+        self.engines = OpenEngines(bundle, self.wanted, tile)
         self._worker: Worker | None = None
         self._submitting = threading.Lock()
         self._closed = False
@@ -87,6 +96,7 @@ class Pipeline:
         engine_dir: Path | None = None,
         device: int = 0,
         max_rows: int = MAX_ROWS,
+        tile: int | None = None,
         safety_checker: bool = True,
         allow_unverified: bool = False,
     ) -> Self:
@@ -101,6 +111,9 @@ class Pipeline:
         `engine="auto"` takes the best backend that is installed, can run here, and has engines or opens graphs;
         `Pipeline.chosen_because` says which and why.
 
+        With `tile` latents larger than that on a side are decoded in overlapping tiles (`runtime/tiling.py`): less
+        memory, and a picture that differs a little.
+
         The bundle's safety checker, where it has one, looks at every picture; with `safety_checker=False` none does,
         and a `SafetyWarning` says what the model's licence asks of you.
 
@@ -113,7 +126,7 @@ class Pipeline:
         wanted = Wanted(engine=engine, precision=precision, device=device, allow_unverified=allow_unverified)
         if not safety_checker:
             warnings.warn(switched_off(bundle.manifest.licence), SafetyWarning, stacklevel=2)
-        return cls(bundle, wanted, max_rows=max_rows, safety_checker=safety_checker)
+        return cls(bundle, wanted, max_rows=max_rows, tile=tile, safety_checker=safety_checker)
 
     def load_textual_inversion(self, path: str | Path, token: str | None = None) -> str:
         """Make a `.safetensors` embedding a word of later prompts; returns the word.
@@ -179,7 +192,7 @@ class Pipeline:
         start = start_noise(request, noise, planned.latent_shape) if request.latents is None else request.latents
         x = start * np.float32(schedule.init_scale)
         sampling = sampler_with_eta(request.sampler, request.eta)(x, schedule, noise)
-        texts, conditioning = self._conditioning(request)
+        texts, conditioning = condition(self._prompts, request, self.bundle.component(UNET))
         job = Job(sampling, conditioning, schedule.steps, np.float32(schedule.final_scale), on_step)
         self._loop.join(job)
         return Drawing(request, planned, texts, job)
@@ -226,8 +239,7 @@ class Pipeline:
         manifest = self.bundle.manifest
         engine = self.engines[decoder_component(decoder or manifest.default_decoder)]
         scaled = latents / np.float32(manifest.model.scaling_factor)
-        outputs = [engine.run({"latent_sample": row[None]})[engine.outputs[0].name] for row in scaled]
-        return np.concatenate(outputs)
+        return decode(engine, scaled, self.tile)
 
     def close(self, *, finish: bool = True) -> None:
         """Close all engines. What was submitted is drawn to its end first, or with `finish=False` cancelled.
@@ -272,25 +284,19 @@ class Pipeline:
         facts = self.bundle.manifest.safety_checker
         return None if facts is None else SafetyChecker(self.engines[SAFETY_CHECKER], self.bundle, facts)
 
-    def _conditioning(self, request: Request) -> tuple[EncodedPrompts, Conditioning]:
-        distilled = guidance_width(self.bundle.component(UNET).inputs) is not None
-        if distilled:  # it is told the scale: it needs no second row, and takes no negative prompt
-            texts = self._prompts.encode(request, guided=False)
-            return texts, Conditioning(texts.positive, told_scale=request.guidance_scale)
-        texts = self._prompts.encode(request, guided=request.guided)
-        return texts, Conditioning(texts.positive, texts.negative, request.guidance)
-
     def _facts(self, drawing: Drawing, index: int, flagged: list[bool] | None) -> dict[str, str]:
-        request, planned = drawing.request, drawing.plan
+        planned, wanted = drawing.plan, self.wanted
         used = [UNET, TEXT_ENCODER, decoder_component(planned.decoder)]
         used += [] if flagged is None else [SAFETY_CHECKER]
         tokens = len(drawing.texts.positive)
         keys = " ".join(f"{component}={self.engines.key(component, planned, tokens).id}" for component in used)
-        facts = {"allow_unverified": "yes"} if self.wanted.allow_unverified else {}
-        return facts | {
-            **request_facts(request, planned, drawing.texts, index),
+        tiled = self.tile is not None and max(planned.latent_shape[2:]) > self.tile
+        return {
+            **({"allow_unverified": "yes"} if wanted.allow_unverified else {}),
+            **({"tile": str(self.tile)} if tiled else {}),
+            **request_facts(drawing.request, planned, drawing.texts, index),
             "safety_checker": verdict(flagged, index, self.bundle.manifest.safety_checker is not None),
             "bundle": self.bundle.hash,
-            "engine": f"{self.wanted.engine} {keys}",
+            "engine": f"{wanted.engine} {keys}",
             "latentrt": __version__,
         }

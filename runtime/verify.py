@@ -89,6 +89,9 @@ def verify_bundle(
     skipped: list[str] = []
     for component in bundle.manifest.components:
         report(f"checking {component}")
+        if bundle.component(component).golden is None:
+            skipped.append(f"{component} was packed without PyTorch's answers: its engines had passed their check")
+            continue
         cases = golden_cases(bundle, component)
         for choice in choices(bundle, component, wanted):
             trial = _try(choice, cases, sizes)
@@ -132,7 +135,9 @@ def _try(choice: Choice, recorded: list[GoldenCase], sizes: Sequence[Size]) -> _
     """Run what the engine takes of the recorded calls, and of calls at `sizes` and at those it was built for."""
     bundle, component = choice.bundle, choice.component
     threshold = component_threshold(bundle.component(component), choice.key.precision)
-    derived = derived_cases(bundle, component, [*sizes, *choice.backend.options.sizes], recorded)
+    derived = []
+    if bundle.component(component).graph is not None:
+        derived = derived_cases(bundle, component, [*sizes, *choice.backend.options.sizes], recorded)
     with choice.open() as engine:
         recorded, derived = ([case for case in cases if engine.takes(case.inputs)] for cases in (recorded, derived))
         checks = check_calls(engine, recorded, threshold) + check_calls(engine, derived, threshold, "derived")

@@ -25,6 +25,7 @@ from .commands.option_types import (
     EngineDir,
     EngineOption,
     PrecisionOption,
+    TileOption,
 )
 from .commands.printing import one_line
 from .engines.backend import DEFAULT as DEFAULT_ENGINE
@@ -204,6 +205,25 @@ def build(
 
 
 @app.command()
+def pack(
+    bundle: BundleArgument,
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="BUNDLE", help="The bundle's folder to write.")],
+    engine: Annotated[
+        list[str] | None, typer.Option(metavar="KEY", help="An engine; may be repeated. All that fit if not given.")
+    ] = None,
+    decoder: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="A decoder; may be repeated. All if not given.")
+    ] = None,
+    engine_dir: EngineDir = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the bundle that is there.")] = False,
+) -> None:
+    """Write the smallest bundle that serves on a target: engines in place of graphs and recorded answers."""
+    from .commands.pack import pack_command
+
+    pack_command(console, bundle, output, engine or [], decoder or [], engine_dir, overwrite)
+
+
+@app.command()
 def verify(
     bundle: BundleArgument,
     engine: AnyEngineOption = DEFAULT_ENGINE,
@@ -283,6 +303,7 @@ def generate(
     safety_checker: Annotated[
         bool, typer.Option("--safety-checker/--no-safety-checker", help="Check pictures, where the bundle can.")
     ] = True,
+    tile: TileOption = None,
     engine: AnyEngineOption = DEFAULT_ENGINE,
     precision: PrecisionOption = None,
     engine_dir: EngineDir = None,
@@ -324,7 +345,7 @@ def generate(
         clip_skip=clip_skip,
     )
     wanted = Wanted(engine=engine, precision=precision, device=device, allow_unverified=allow_unverified)
-    switches = Switches(wanted=wanted, engine_dir=engine_dir, safety_checker=safety_checker)
+    switches = Switches(wanted=wanted, engine_dir=engine_dir, safety_checker=safety_checker, tile=tile)
     generate_command(console, bundle, request, output, switches, embeddings=embedding or [])
 
 

@@ -11,7 +11,7 @@ from latentrt.cli import run
 
 
 def test_the_tables_are_those_of_the_results() -> None:
-    for page, blocks in zip(PAGES, (3, 1, 1), strict=True):
+    for page, blocks in zip(PAGES, (4, 1, 1), strict=True):
         text = page.read_text(encoding="utf-8")
         assert render(text) == text, "run 'make format'"
         assert text.count("<!-- results:") == blocks
@@ -24,7 +24,7 @@ def test_a_changed_figure_is_noticed() -> None:
     assert render(changed) == text
 
 
-@pytest.mark.parametrize("command", ["export", "add-decoder", "build", "generate", "inspect"])
+@pytest.mark.parametrize("command", ["export", "add-decoder", "build", "pack", "generate", "inspect"])
 def test_every_option_that_the_readme_names_exists(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run([command, "--help"]) == 0
     known = set(re.findall(r"--?[a-z][a-z-]*", capsys.readouterr().out))

@@ -24,7 +24,7 @@ def test_every_name_gives_a_backend_of_this_name() -> None:
     # "fake" opens too, but draws nothing that anyone would ask for
     assert set(backend_names()) == {"onnxruntime", "openvino", "tensorrt", "tensorrt-rtx"}
     assert DEFAULT in backend_names()
-    for name in ("onnxruntime", "tensorrt-rtx"):
+    for name in ("onnxruntime", "openvino", "tensorrt-rtx"):
         assert get_backend(name).name == name
 
 
@@ -57,7 +57,7 @@ def test_a_library_that_is_not_installed_is_named_with_the_remedy(monkeypatch: p
         get_backend("onnxruntime")
 
 
-@pytest.mark.parametrize("name", ["onnxruntime"])  # those that run a graph as it is
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino"])  # those that run a graph as it is
 class TestEveryBackend:
     @pytest.mark.parametrize("component", COMPONENTS)
     def test_outputs_are_as_declared(

@@ -32,6 +32,7 @@ class Switches:
     wanted: Wanted
     engine_dir: Path | None = None
     safety_checker: bool = True
+    tile: int | None = None
 
 
 def generate_command(
@@ -61,6 +62,7 @@ def generate_command(
             precision=wanted.precision,
             engine_dir=switches.engine_dir,
             device=wanted.device,
+            tile=switches.tile,
             safety_checker=switches.safety_checker,
             allow_unverified=wanted.allow_unverified,
         )

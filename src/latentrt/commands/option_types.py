@@ -23,3 +23,7 @@ DeviceOption = Annotated[int, typer.Option(metavar="N", min=0, help="Which of se
 AllowUnverified = Annotated[
     bool, typer.Option("--allow-unverified", help="Draw with an engine even where it failed verification.")
 ]
+TileOption = Annotated[
+    int | None,
+    typer.Option(metavar="LATENTS", help="Decode in tiles of this side, 64 for 512 pixels, where it is larger."),
+]
