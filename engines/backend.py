@@ -19,13 +19,14 @@ from .tensor import Feeds
 
 _MODULES = {
     "onnxruntime": "onnxruntime_backend",
+    "onnxruntime-cuda": "onnxruntime_cuda_backend",
     "openvino": "openvino_backend",
     "tensorrt": "tensorrt_backend",
     "tensorrt-rtx": "tensorrt_rtx_backend",
     "fake": "fake_backend",
 }
 DEFAULT = "onnxruntime"
-NEED_BUILDING = frozenset({"tensorrt", "tensorrt-rtx"})  # the others open a bundle's graphs as they are
+NEED_BUILDING = frozenset({"onnxruntime-cuda", "tensorrt", "tensorrt-rtx"})  # the others open graphs as they are
 
 
 Report = Callable[[str, float], None]  # what a build is doing, and which share of that is done, 0 to 1

@@ -15,11 +15,11 @@ from ..errors import EngineError
 from ..key import EngineKey, component_key
 from ..manifest import Precision
 from ..options import DEFAULTS, BuildOptions
+from ..prepared_graph import engine_precision, prepared_graph
 from ..profile import profiles_for
 from .builder import PlanRequest, build_plan
 from .engine import TensorRtEngine
 from .family import Family
-from .graph import engine_precision, prepared_graph
 from .plan import PLAN
 
 

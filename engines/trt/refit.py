@@ -11,9 +11,9 @@ from ..bundle import Bundle
 from ..errors import EngineError
 from ..key import EngineKey, component_key
 from ..options import BuildOptions
+from ..prepared_graph import prepared_graph
 from ..profile import Profile
 from .family import Family
-from .graph import prepared_graph
 from .log import Log, reason
 
 

@@ -22,7 +22,7 @@ COMPONENTS = ["text_encoder", "unet", "vae_encoder", "vae_decoder.kl-f8"]
 
 def test_every_name_gives_a_backend_of_this_name() -> None:
     # "fake" opens too, but draws nothing that anyone would ask for
-    assert set(backend_names()) == {"onnxruntime", "openvino", "tensorrt", "tensorrt-rtx"}
+    assert set(backend_names()) == {"onnxruntime", "onnxruntime-cuda", "openvino", "tensorrt", "tensorrt-rtx"}
     assert DEFAULT in backend_names()
     for name in ("onnxruntime", "openvino", "tensorrt-rtx"):
         assert get_backend(name).name == name

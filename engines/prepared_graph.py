@@ -1,4 +1,4 @@
-"""The graph that a plan is compiled from: the bundle's own, or one in the engine's precision and shape beside it."""
+"""The graph that an engine is compiled from: the bundle's own, or one in its precision and shape beside it."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import importlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..bundle import Bundle
-from ..errors import EngineError, InputError
-from ..profile import Profile
+from .bundle import Bundle
+from .errors import EngineError, InputError
+from .profile import Profile
 
 DEFAULT_PRECISION = "fp16"
 
@@ -25,7 +25,7 @@ def prepared_graph(bundle: Bundle, component: str, profiles: Sequence[Profile], 
     if bound is None and half is None:
         return graph
     try:
-        passes = importlib.import_module("..passes.prepared", __package__)
+        passes = importlib.import_module(".passes.prepared", __package__)
     except ImportError as error:
         raise EngineError(f"this build rewrites the graph and needs {error.name}: pip install onnx-ir") from error
     try:

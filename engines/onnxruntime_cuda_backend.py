@@ -1,0 +1,180 @@
+"""ONNX Runtime on an NVIDIA GPU: fp16 unless asked otherwise, every node on the GPU, a CUDA graph for each shape."""
+
+from __future__ import annotations
+
+import importlib
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .backend import Report, no_report
+from .bundle import Bundle
+from .engine import Engine
+from .errors import EngineError
+from .key import EngineKey, component_key
+from .manifest import Precision
+from .options import DEFAULTS, PROFILE_OPTIONS, BuildOptions
+from .prepared_graph import engine_precision, prepared_graph
+from .profile import Profile, profiles_for
+from .profiled import ProfiledEngine
+from .tensor import Feeds, check_feeds, resolve_shape
+
+try:
+    import onnxruntime as ort
+except ImportError as error:
+    raise EngineError("the onnxruntime-cuda engine needs ONNX Runtime: pip install 'latentrt[cuda]'") from error
+
+GRAPH = "graph.onnx"
+CUDA = "CUDAExecutionProvider"
+_FATAL_ONLY = 4
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a session runs: ONNX Runtime's provider, its name for the device's memory, and the device's number."""
+
+    provider: str
+    memory: str
+    device: int
+
+
+class BoundEngine(ProfiledEngine):
+    """One component in a session whose inputs and outputs stay where it runs; a call copies into them and out of them.
+
+    Buffers are kept for each shape that was called; profiles are narrow, so there are few. Where all are static, the
+    session captures a CUDA graph for each.
+    """
+
+    def __init__(
+        self, bundle: Bundle, name: str, key: EngineKey, profiles: Sequence[Profile], graph: Path, place: Place
+    ) -> None:
+        super().__init__(bundle, name, key, profiles)
+        captured = all(profile.static for profile in profiles) and place.provider == CUDA
+        self._place = place
+        self._session: ort.InferenceSession | None = _session(name, graph, place, key.precision, captured)
+        self._bound: dict[tuple[tuple[str, int], ...], _Buffers] = {}
+
+    def _run_profile(self, index: int, feeds: Feeds) -> dict[str, NDArray[Any]]:  # noqa: ARG002 - buffers say the shape
+        assert self._session is not None
+        sizes = check_feeds(self.name, self.inputs, feeds)
+        shape = tuple(sorted(sizes.items()))
+        if shape not in self._bound:
+            self._bound[shape] = _Buffers(self, self._session, self._place, sizes, graph_id=len(self._bound) + 1)
+        try:
+            return self._bound[shape].run(self._session, feeds)
+        except Exception as error:  # ORT's exceptions share no public base class
+            raise EngineError(f"ONNX Runtime failed in {self.name}: {_first_line(error)}") from error
+
+    def close(self) -> None:
+        super().close()
+        self._bound.clear()
+        self._session = None
+
+
+class _Buffers:
+    """Inputs and outputs of one shape in the device's memory; their addresses stay, as a captured graph needs it."""
+
+    def __init__(
+        self, engine: Engine, session: ort.InferenceSession, place: Place, sizes: dict[str, int], graph_id: int
+    ) -> None:
+        def empty(spec: Any) -> ort.OrtValue:
+            shape = resolve_shape(spec.shape, sizes)
+            return ort.OrtValue.ortvalue_from_shape_and_type(shape, np.dtype(spec.dtype), place.memory, place.device)
+
+        self._inputs = {spec.name: empty(spec) for spec in engine.inputs}
+        self._outputs = {spec.name: empty(spec) for spec in engine.outputs}
+        self._binding = session.io_binding()
+        for name, value in self._inputs.items():
+            self._binding.bind_ortvalue_input(name, value)
+        for name, value in self._outputs.items():
+            self._binding.bind_ortvalue_output(name, value)
+        self._options = ort.RunOptions()
+        self._options.add_run_config_entry("gpu_graph_id", str(graph_id))
+
+    def run(self, session: ort.InferenceSession, feeds: Feeds) -> dict[str, NDArray[Any]]:
+        """Copy in, run, copy out."""
+        for name, value in self._inputs.items():
+            value.update_inplace(np.ascontiguousarray(feeds[name]))
+        session.run_with_iobinding(self._binding, self._options)
+        return {name: value.numpy().copy() for name, value in self._outputs.items()}
+
+
+@dataclass(frozen=True)
+class OnnxRuntimeCudaBackend:
+    """Stores the graph in the engine's precision and shape; ONNX Runtime optimises it for the GPU when it is opened."""
+
+    options: BuildOptions = DEFAULTS
+    device: int = 0
+    name: ClassVar[str] = "onnxruntime-cuda"
+    takes: ClassVar[frozenset[str]] = PROFILE_OPTIONS
+    precisions: ClassVar[tuple[Precision, ...]] = ("fp16", "fp32")
+
+    def key(self, bundle: Bundle, component: str) -> EngineKey:
+        return component_key(
+            bundle,
+            component,
+            backend=self.name,
+            version=ort.__version__,
+            device="any NVIDIA GPU",
+            precision=engine_precision(bundle, component, self.options.precision),
+            profile="; ".join(map(str, self._profiles(bundle, component))),
+        )
+
+    def obstacle(self) -> str | None:
+        if CUDA not in ort.get_available_providers():
+            return "this ONNX Runtime has no CUDA: pip uninstall onnxruntime, then pip install 'latentrt[cuda]'"
+        cuda = importlib.import_module(".trt.cuda", __package__)  # asks for cuda-python, which comes with the extra
+        reason: str | None = cuda.no_gpu(self.device)
+        return reason
+
+    def build(self, bundle: Bundle, component: str, folder: Path, report: Report = no_report) -> None:
+        report("preparing the graph", 0)
+        precision = engine_precision(bundle, component, self.options.precision)
+        prepared = prepared_graph(bundle, component, self._profiles(bundle, component), precision, folder)
+        if prepared.parent != folder:
+            shutil.copy2(prepared, folder / GRAPH)
+            for weights in bundle.component(component).weights:
+                shutil.copy2(bundle.file(weights), folder)
+
+    def open(self, bundle: Bundle, component: str, folder: Path | None) -> Engine:
+        if folder is None:
+            raise EngineError(
+                f"there is no {self.name} engine of {component} for this machine: run "
+                f"'latentrt build {bundle.root} --engine {self.name}'"
+            )
+        if reason := self.obstacle():
+            raise EngineError(f"the {self.name} engine of {component} cannot run here: {reason}")
+        key, profiles = self.key(bundle, component), self._profiles(bundle, component)
+        return BoundEngine(bundle, component, key, profiles, folder / GRAPH, Place(CUDA, "cuda", self.device))
+
+    def _profiles(self, bundle: Bundle, component: str) -> tuple[Profile, ...]:
+        return profiles_for(bundle, component, self.options)
+
+
+def _session(name: str, graph: Path, place: Place, precision: str, captured: bool) -> ort.InferenceSession:
+    options = ort.SessionOptions()
+    options.log_severity_level = _FATAL_ONLY
+    if place.provider == CUDA:  # a node that falls back to the CPU would copy to it and back at every step
+        options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+    settings = {
+        "device_id": str(place.device),
+        "use_tf32": str(int(precision != "fp32")),  # 10 bits of mantissa would be no fp32
+        "enable_cuda_graph": str(int(captured)),
+    }
+    providers: list[Any] = [(place.provider, settings) if place.provider == CUDA else place.provider]
+    try:
+        return ort.InferenceSession(graph, options, providers=providers)
+    except Exception as error:
+        raise EngineError(f"ONNX Runtime cannot load {name} from {graph}: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n", 1)[0]
+
+
+BACKEND = OnnxRuntimeCudaBackend()

@@ -1,0 +1,75 @@
+"""ONNX Runtime on a GPU, as far as a machine without one goes: the build, the refusal, and the binding on the CPU."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from latentrt.engines import store
+from latentrt.engines.backend import get_backend
+from latentrt.engines.bundle import Bundle
+from latentrt.engines.errors import EngineError, InputError
+from latentrt.engines.golden import golden_cases
+from latentrt.engines.manifest import Precision
+from latentrt.engines.metrics import difference
+from latentrt.engines.onnxruntime_cuda_backend import BACKEND, GRAPH, BoundEngine, Place
+from latentrt.engines.options import BuildOptions
+from latentrt.engines.profile import profiles_for
+
+CPU = Place("CPUExecutionProvider", "cpu", 0)  # the same session, binding and buffers, in another memory
+no_cuda = pytest.mark.skipif(BACKEND.obstacle() is None, reason="this machine has a GPU")
+
+
+def bound_engine(bundle: Bundle, component: str, folder: Path, options: BuildOptions) -> BoundEngine:
+    backend = get_backend("onnxruntime-cuda", options)
+    backend.build(bundle, component, folder)
+    key, profiles = backend.key(bundle, component), profiles_for(bundle, component, options)
+    return BoundEngine(bundle, component, key, profiles, folder / GRAPH, CPU)
+
+
+@no_cuda
+def test_an_engine_is_built_without_a_gpu_and_says_why_it_does_not_run(demo_bundle: Path, tmp_path: Path) -> None:
+    bundle = Bundle.open(demo_bundle, tmp_path / "engines")
+    backend = get_backend("onnxruntime-cuda")
+    record, new = store.build(backend, bundle, "unet")
+    assert new
+    assert (record.key.precision, record.verification) == ("fp16", None)
+    model = onnx.load(store.engine_folder(bundle, record.key) / GRAPH, load_external_data=False)
+    assert not {"Shape", "Gather", "Expand"} & {node.op_type for node in model.graph.node}  # one static profile
+    matrices = {tensor.data_type for tensor in model.graph.initializer if len(tensor.dims) > 1 and min(tensor.dims) > 1}
+    assert matrices == {onnx.TensorProto.FLOAT16}
+    with pytest.raises(EngineError, match="cannot run here: this ONNX Runtime has no CUDA: pip uninstall onnxruntime"):
+        backend.open(bundle, "unet", store.engine_folder(bundle, record.key))
+    with pytest.raises(EngineError, match=r"latentrt build .* --engine onnxruntime-cuda"):
+        backend.open(bundle, "unet", None)
+
+
+@pytest.mark.parametrize("precision", ["fp16", "fp32"])
+def test_what_is_bound_answers_as_pytorch_did(precision: Precision, demo_bundle: Path, tmp_path: Path) -> None:
+    bundle, component = Bundle.open(demo_bundle), "unet"
+    options = BuildOptions(precision=precision, sizes=((128, 128), (96, 64)), rows=(2, 4))
+    floor = bundle.component(component).floor["fp16"] if precision == "fp16" else 1e-5
+    with bound_engine(bundle, component, tmp_path, options) as engine:
+        held = [case for case in golden_cases(bundle, component) if engine.takes(case.inputs)]
+        assert held
+        for case in [*held, *held]:  # a second time in the same buffers
+            [(name, expected)] = case.outputs.items()
+            assert difference(engine.run(case.inputs)[name], expected).relative_l2 <= 2 * floor
+
+
+def test_answers_belong_to_the_caller_and_rows_are_filled_up(demo_bundle: Path, tmp_path: Path) -> None:
+    bundle = Bundle.open(demo_bundle)
+    case = next(case for case in golden_cases(bundle, "unet") if case.name.startswith("rows2-128x128"))
+    one = {name: array[:1] for name, array in case.inputs.items()}
+    with bound_engine(bundle, "unet", tmp_path, BuildOptions(precision="fp32", sizes=((128, 128),))) as engine:
+        first = engine.run(case.inputs)["out_sample"]
+        kept = first.copy()
+        alone = engine.run(one)["out_sample"]
+        np.testing.assert_array_equal(first, kept)
+        assert alone.shape[0] == 1
+        assert difference(alone, kept[:1]).relative_l2 < 1e-5
+        with pytest.raises(InputError, match=r"holds no profile for .* --size 64x64"):
+            engine.run({**one, "sample": one["sample"][:, :, :8, :8]})
