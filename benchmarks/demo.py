@@ -15,7 +15,8 @@ from PIL import Image, ImageDraw, ImageFont
 from rich.console import Console
 from rich.progress import track
 
-from latentrt.cli import guarded, run
+from latentrt.cli import run
+from latentrt.commands.guard import guarded
 from latentrt.export.demo.config import CHECKPOINT
 from latentrt.runtime.picture import to_image
 from latentrt.runtime.pipeline import Pipeline
