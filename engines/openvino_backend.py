@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -133,21 +133,26 @@ class OpenVinoBackend:
         return OpenVinoEngine(bundle, component, self.key(bundle, component), compiled, blob)
 
     def _compile(self, bundle: Bundle, component: str) -> ov.CompiledModel:
-        graph, config = bundle.graph(component), self._config()
+        graph, config = bundle.graph(component), self.config()
         try:
             return _core().compile_model(graph, _DEVICE, config)
         except RuntimeError as error:
             raise EngineError(f"OpenVINO cannot load {component} from {graph}: {_reason(error)}") from error
 
     def _import(self, component: str, folder: Path) -> tuple[ov.CompiledModel, NDArray[np.uint8]]:
-        config = self._config()
+        config = self.config()
         try:
             blob = np.memmap(folder / BLOB, np.uint8, mode="c")  # OpenVINO takes writable memory; no write reaches it
             return _core().import_model(ov.Tensor(blob, shared_memory=True), _DEVICE, config), blob
         except (RuntimeError, OSError, ValueError) as error:  # ValueError: an empty file
             raise EngineError(f"OpenVINO cannot open {component} from {folder}: {_reason(error)}") from error
 
-    def _config(self) -> Mapping[str, Any]:
+    def config(self) -> dict[str, Any]:
+        """OpenVINO's properties that a component is compiled and opened with.
+
+        Raises:
+            EngineError: this processor cannot compute in the precision.
+        """
         if self.precision == "bf16" and device.Capability.BF16 not in _capabilities():
             raise EngineError(
                 "the openvino engine computes in bf16 where the processor does (AVX512_BF16 or AMX); this one does "
