@@ -83,19 +83,22 @@ class OnnxRuntimeBackend:
         _session(component, bundle.graph(component), options)
 
     def open(self, bundle: Bundle, component: str, folder: Path | None) -> Engine:
-        options = _options()
         graph = bundle.graph(component) if folder is None else folder / GRAPH
-        if folder is not None:
-            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        options = _options() if folder is None else as_written()
         return OnnxRuntimeEngine(bundle, component, self.key(bundle, component), graph, options)
 
 
 def run_as_written(graph: Path, calls: Sequence[Feeds], outputs: Sequence[str]) -> list[dict[str, NDArray[Any]]]:
     """As `backend.run_as_written`, which imports this module only when it is called."""
+    session = _session(graph.stem, graph, as_written())
+    return [_run(graph.stem, session, outputs, feeds) for feeds in calls]
+
+
+def as_written() -> ort.SessionOptions:
+    """The options of a session that runs a graph as it is: no optimiser touches it."""
     options = _options()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = _session(graph.stem, graph, options)
-    return [_run(graph.stem, session, outputs, feeds) for feeds in calls]
+    return options
 
 
 def _options() -> ort.SessionOptions:
