@@ -58,7 +58,7 @@ def build_plan(family: Family, request: PlanRequest, report: Report) -> memoryvi
     _parse(family, network, log, request)
     _let_attention_decompose(trt, network)
     config = builder.create_builder_config()
-    _configure(trt, config, request)
+    configure(trt, config, request)
     _add_profiles(builder, network, config, request)
     monitor = make_monitor(trt, progress)  # the config holds no reference of its own
     config.progress_monitor = monitor
@@ -99,7 +99,8 @@ def _let_attention_decompose(trt: Any, network: Any) -> None:
             layer.attention.decomposable = True
 
 
-def _configure(trt: Any, config: Any, request: PlanRequest) -> None:
+def configure(trt: Any, config: Any, request: PlanRequest) -> None:
+    """Put what is asked for into the library's builder configuration."""
     options = request.options
     if request.full_precision:
         config.clear_flag(trt.BuilderFlag.TF32)  # on by default: 10 bits of mantissa would be no fp32

@@ -77,6 +77,18 @@ def test_an_engine_is_stored_unchecked_and_says_why_it_cannot_run(built: Bundle)
         backend.open(built, "unet", folder)
 
 
+def test_an_engine_for_other_gpus_says_which(monkeypatch: pytest.MonkeyPatch, opened: Bundle) -> None:
+    monkeypatch.setattr(cuda, "no_gpu", lambda device: None)
+    monkeypatch.setattr(cuda, "find_gpu", lambda device: cuda.Gpu("NVIDIA RTX 5000", "sm75", "13.0"))
+    assert get_backend("tensorrt-rtx", rtx()).obstacle() == "this GPU is sm75, the engine is for sm86+sm89+sm120"
+    assert get_backend("tensorrt-rtx", rtx(targets=("sm75",))).obstacle() is None
+    own = get_backend("tensorrt-rtx")
+    assert own.obstacle() is None
+    assert own.key(opened, "unet").device == "sm75"
+    with pytest.raises(InputError, match="sm75 does not compute in bf16"):  # though nobody named a target
+        get_backend("tensorrt-rtx", BuildOptions(precision="bf16")).key(opened, "unet")
+
+
 @no_gpu
 def test_without_a_target_there_must_be_a_gpu(opened: Bundle) -> None:
     with pytest.raises(EngineError, match=r"no NVIDIA driver.*name their GPUs: --target sm86,sm89,sm120"):
