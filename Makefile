@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-full check bench bench-export format train-demo clean
+.PHONY: demo test test-full check bench bench-export bench-engines format train-demo clean
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/installed  ## export, build and generate the demo pictures
@@ -22,6 +22,9 @@ bench: $(VENV)/installed  ## measure, and write benchmarks/results/
 
 bench-export: $(VENV)/installed  ## measure exports of SD 1.5's true size, form by form: 20 GB of disk, half an hour
 	$(BIN)/python -m latentrt.benchmarks.export_full
+
+bench-engines: $(VENV)/installed  ## time the CPU engines beside PyTorch at SD 1.5's true size: 15 GB of disk, half an hour
+	$(BIN)/python -m latentrt.benchmarks.engines
 
 format: $(VENV)/installed  ## format the code and the README's tables
 	$(BIN)/ruff format . && $(BIN)/ruff check --fix . && $(BIN)/python -m latentrt.benchmarks.readme

@@ -14,7 +14,7 @@ from latentrt.engines.atomic import new_file
 from latentrt.engines.version import __version__
 
 RESULTS = Path(__file__).resolve().parent / "results"
-_PACKAGES = ("numpy", "onnxruntime", "torch", "diffusers", "transformers", "onnx")
+_PACKAGES = ("numpy", "onnxruntime", "openvino", "torch", "diffusers", "transformers", "onnx")
 
 
 def machine() -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import statistics
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -16,8 +17,8 @@ from .machine import RESULTS
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
-PAGES = (README, ROOT / "docs" / "export.md", ROOT / "docs" / "samplers.md")
-_BLOCK = re.compile(r"(<!-- results: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
+PAGES = (README, *(ROOT / "docs" / name for name in ("engines-cpu.md", "export.md", "samplers.md")))
+_BLOCK = re.compile(r"(<!-- (results|details): (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def main() -> None:
@@ -37,12 +38,21 @@ def main() -> None:
 
 
 def render(text: str) -> str:
-    """The text with every `<!-- results: NAME -->` block filled from `results/NAME.json`."""
-    return _BLOCK.sub(lambda match: f"{match[1]}{_table(match[2])}\n{match[3]}", text)
+    """The text with every `<!-- results: NAME -->` block filled from `results/NAME.json`, and every `details` block."""
+    return _BLOCK.sub(lambda match: f"{match[1]}{_block(match[2], match[3])}\n{match[4]}", text)
+
+
+def _block(kind: str, name: str) -> str:
+    return _table(name) if kind == "results" else _DETAILS[name](_result(name)["figures"])
+
+
+def _result(name: str) -> dict[str, Any]:
+    result: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+    return result
 
 
 def _table(name: str) -> str:
-    result = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+    result = _result(name)
     found = result["machine"]
     packages = ", ".join(f"{package} {version}" for package, version in found["packages"].items())
     where = f"{found['processor']}, {found['cores']} cores, {found['memory_gb']} GB, Python {found['python']}"
@@ -133,14 +143,47 @@ def _tiling(figures: dict[str, Any]) -> str:
     return _markdown(rows)
 
 
+def _engines_cpu(figures: dict[str, Any]) -> str:
+    rows: list[tuple[str, ...]] = [
+        ("UNet, 2 rows at 512x512", "s", "of torch fp32", "peak RSS, GB", "error", "opening, s")
+    ]
+    whole = figures["contestants"]["torch fp32"]["median, s"]
+    for name, values in figures["contestants"].items():
+        opening = [sum(pair) for pair in zip(values.get("hashing, s", ()), values.get("opening, s", ()), strict=True)]
+        rows.append(
+            (
+                name,
+                f"{values['median, s']:.2f}",
+                f"{values['median, s'] / whole:.2f}",
+                f"{values['peak RSS, GB']:.1f}",
+                f"{values['relative L2']:.0e}" if values["relative L2"] else "0",
+                f"{statistics.median(opening):.1f}" if opening else "",
+            )
+        )
+    return _markdown(rows)
+
+
+def _engines_cpu_details(figures: dict[str, Any]) -> str:
+    aims: list[tuple[str, ...]] = [("aimed at", "at most", "found", "reached")]
+    for aim in figures["targets"]:
+        aims.append((aim["what"], str(aim["at most"]), str(aim["found"]), "yes" if aim["reached"] else "no"))
+    rows: list[tuple[str, ...]] = [("engine", "ms of one call by type of operation")]
+    for name, spent in figures["profile, ms"].items():
+        total = sum(spent.values())
+        rows.append((name, ", ".join(f"{kind} {ms:.0f} ({ms / total:.0%})" for kind, ms in spent.items())))
+    return f"{_markdown(aims)}\n\n{_markdown(rows)}"
+
+
 _TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "demo-model": _demo_model,
     "overhead": _overhead,
     "footprint": _footprint,
     "sampler-parity": _sampler_parity,
     "export": _export,
+    "engines-cpu": _engines_cpu,
     "tiling": _tiling,
 }
+_DETAILS: dict[str, Callable[[dict[str, Any]], str]] = {"engines-cpu": _engines_cpu_details}
 
 
 def _markdown(rows: list[tuple[str, ...]]) -> str:

@@ -68,6 +68,42 @@ def test_bf16_rounds_as_bf16_and_no_coarser(
 
 
 @has_bf16
+@pytest.mark.parametrize("built", [False, True], ids=["as it is", "built"])
+def test_waves_of_the_timestep_are_exact_in_bf16(
+    tiny_bundle: Path, tmp_path: Path, relist: Relist, feeds_for: MakeFeeds, built: bool
+) -> None:
+    """bf16 has no odd number above 256: rounded to it, 613 becomes 612 and its sine another one."""
+    graph = tiny_bundle / "onnx/unet.onnx"
+    model = onnx.load(graph, load_external_data=False)
+    make, tensor = onnx.helper.make_node, onnx.numpy_helper.from_array
+    model.graph.initializer.append(tensor(np.array([1, 0.3, 0.1, 0.03], np.float32).reshape(1, 1, 1, 4), "frequencies"))
+    model.graph.initializer.append(tensor(np.full((8, 1), 0.5, np.float32), "mixed"))
+    nodes = [node for node in model.graph.node if node.output[0] != "time"]
+    place = [node.output[0] for node in nodes].index("t") + 1
+    nodes[place:place] = [
+        make("Mul", ["t", "frequencies"], ["angle"]),
+        make("Sin", ["angle"], ["sine"]),
+        make("Cos", ["angle"], ["cosine"]),
+        make("Concat", ["sine", "cosine"], ["waves"], axis=3),
+        make("MatMul", ["waves", "mixed"], ["time"]),
+    ]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    graph.write_bytes(model.SerializeToString())
+    relist(tiny_bundle)
+    bundle = Bundle.open(tiny_bundle)
+    if built:
+        (tmp_path / "engine").mkdir()
+        BF16.build(bundle, "unet", tmp_path / "engine")
+    feeds = feeds_for("unet", 3, 2, 2) | {"timestep": np.array([613, 997, 301], np.float32)}
+    [expected] = ReferenceEvaluator(str(graph)).run(None, feeds)
+    with BF16.open(bundle, "unet", tmp_path / "engine" if built else None) as engine:
+        answer = engine.run(feeds)["out_sample"]
+        np.testing.assert_array_equal(engine.run(feeds)["out_sample"], answer)
+    assert difference(answer, expected).relative_l2 < ROUNDINGS * 2**-8  # 0.3 with the angle rounded
+
+
+@has_bf16
 def test_every_component_is_built_and_checked_in_bf16(tiny_bundle: Path) -> None:
     bundle = Bundle.open(tiny_bundle)
     for component in COMPONENTS:
