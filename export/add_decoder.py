@@ -16,6 +16,7 @@ from latentrt.engines.atomic import named_errors, new_file
 from latentrt.engines.bundle import Bundle
 from latentrt.engines.errors import CheckpointError, InputError
 from latentrt.engines.manifest import FILE_NAME, VAE_ENCODER, Component, Manifest, ModelFacts
+from latentrt.engines.passes.reading import read_model
 
 from .architecture import Facts, VaeFacts
 from .bundle_writer import file_records
@@ -44,7 +45,7 @@ def add_decoder(path: Path, name: str, source: Path, *, report: Report = no_repo
     check_vae_name(name, source)
     if name in manifest.decoders:
         raise InputError(f"{path} has a decoder {name!r} already; give this one another name")
-    own = ir.load(bundle.graph(VAE_ENCODER)).graph
+    own = read_model(bundle.graph(VAE_ENCODER)).graph
     vae = find_vae(source, Facts(vae=VaeFacts(norm_num_groups=_groups(own)), default_size=manifest.model.default_size))
     _check_latents(source, vae, manifest.model)
     shared = _is_in(vae, [_as_torch(value) for value in own.initializers.values()])

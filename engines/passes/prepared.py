@@ -8,6 +8,7 @@ from pathlib import Path
 import onnx_ir as ir
 
 from .half import HALVES, to_half
+from .reading import read_model
 from .static import make_static
 
 GRAPH, WEIGHTS = "graph.onnx", "weights.bin"
@@ -25,7 +26,7 @@ def prepare(graph: Path, folder: Path, *, bound: Mapping[str, int] | None, half:
     """
     if bound is None and half is None:
         return graph
-    model = ir.load(graph)
+    model = read_model(graph)
     if bound is not None:
         make_static(model, bound)
     if half is not None:
