@@ -13,10 +13,10 @@ from latentrt.engines.bundle import Bundle
 from latentrt.engines.passes.reading import read_model
 
 
-def test_weights_behind_hard_links_are_read(tiny_original: Path, tmp_path: Path) -> None:
-    original = onnx.load(tiny_original / "onnx/unet.onnx")  # before there are links, which onnx refuses as well
+def test_weights_behind_hard_links_are_read(tiny_bundle: Path, tmp_path: Path) -> None:
+    original = onnx.load(tiny_bundle / "onnx/unet.onnx")  # before there are links, which onnx refuses as well
     expected = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in original.graph.initializer}
-    copy = Path(shutil.copytree(tiny_original, tmp_path / "bundle", copy_function=os.link))
+    copy = Path(shutil.copytree(tiny_bundle, tmp_path / "linked", copy_function=os.link))
     graph = Bundle.open(copy).graph("unet")
     found = read_model(graph).graph.initializers
     assert set(found) == set(expected)
