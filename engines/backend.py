@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from .bundle import Bundle
 from .engine import Engine
-from .errors import unknown_name
+from .errors import EngineError, unknown_name
 from .key import EngineKey
 from .options import DEFAULTS, BuildOptions, check_taken
 from .tensor import Feeds
@@ -70,6 +70,22 @@ class Backend(Protocol):
         Raises:
             EngineError: the library cannot open it.
         """
+
+
+def built_folder(backend: Backend, bundle: Bundle, component: str, folder: Path | None) -> Path:
+    """The folder that `open` was given, of a backend that opens only what was built, and only where it can run.
+
+    Raises:
+        EngineError: nothing was built, or it cannot run here.
+    """
+    if folder is None:
+        raise EngineError(
+            f"there is no {backend.name} engine of {component} for this machine: run "
+            f"'latentrt build {bundle.root} --engine {backend.name}'"
+        )
+    if reason := backend.obstacle():
+        raise EngineError(f"the {backend.name} engine of {component} cannot run here: {reason}")
+    return folder
 
 
 def backend_names() -> list[str]:

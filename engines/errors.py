@@ -60,3 +60,8 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> InputError:
     nearest = difflib.get_close_matches(name, options, n=1, cutoff=0.4)
     hint = f"did you mean {nearest[0]!r}? " if nearest else ""
     return InputError(f"unknown {kind} {name!r}: {hint}known: {', '.join(options) or 'none'}")
+
+
+def first_line(error: Exception) -> str:
+    """What a library says went wrong, without what it says after that."""
+    return str(error).strip().split("\n", 1)[0]

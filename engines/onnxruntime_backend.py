@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from .backend import Report, no_report
 from .bundle import Bundle
 from .engine import Engine
-from .errors import EngineError
+from .errors import EngineError, first_line
 from .key import EngineKey, component_key, cpu
 from .manifest import Precision
 from .options import DEFAULTS, BuildOptions
@@ -112,7 +112,7 @@ def _session(component: str, graph: Path, options: ort.SessionOptions) -> ort.In
     try:
         return ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ORT's exceptions share no public base class
-        raise EngineError(f"ONNX Runtime cannot load {component} from {graph}: {_first_line(error)}") from error
+        raise EngineError(f"ONNX Runtime cannot load {component} from {graph}: {first_line(error)}") from error
 
 
 def _run(
@@ -121,12 +121,8 @@ def _run(
     try:
         results = session.run(outputs, dict(feeds))
     except Exception as error:  # ORT's exceptions share no public base class
-        raise EngineError(f"ONNX Runtime failed in {component}: {_first_line(error)}") from error
+        raise EngineError(f"ONNX Runtime failed in {component}: {first_line(error)}") from error
     return dict(zip(outputs, results, strict=True))
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n", 1)[0]
 
 
 BACKEND = OnnxRuntimeBackend()

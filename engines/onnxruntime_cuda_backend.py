@@ -12,15 +12,15 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from .backend import Report, no_report
+from .backend import Report, built_folder, no_report
 from .bundle import Bundle
 from .engine import Engine
-from .errors import EngineError
+from .errors import EngineError, first_line
 from .key import EngineKey, component_key
 from .manifest import Precision
 from .options import DEFAULTS, PROFILE_OPTIONS, BuildOptions
 from .prepared_graph import engine_precision, prepared_graph
-from .profile import Profile, profiles_for
+from .profile import Profile, profile_text, profiles_for
 from .profiled import ProfiledEngine
 from .tensor import Feeds, check_feeds, resolve_shape
 
@@ -68,7 +68,7 @@ class BoundEngine(ProfiledEngine):
         try:
             return self._bound[shape].run(self._session, feeds)
         except Exception as error:  # ORT's exceptions share no public base class
-            raise EngineError(f"ONNX Runtime failed in {self.name}: {_first_line(error)}") from error
+            raise EngineError(f"ONNX Runtime failed in {self.name}: {first_line(error)}") from error
 
     def close(self) -> None:
         super().close()
@@ -122,7 +122,7 @@ class OnnxRuntimeCudaBackend:
             version=ort.__version__,
             device="any NVIDIA GPU",
             precision=engine_precision(bundle, component, self.options.precision),
-            profile="; ".join(map(str, self._profiles(bundle, component))),
+            profile=profile_text(self._profiles(bundle, component)),
         )
 
     def obstacle(self) -> str | None:
@@ -142,13 +142,7 @@ class OnnxRuntimeCudaBackend:
                 shutil.copy2(bundle.file(weights), folder)
 
     def open(self, bundle: Bundle, component: str, folder: Path | None) -> Engine:
-        if folder is None:
-            raise EngineError(
-                f"there is no {self.name} engine of {component} for this machine: run "
-                f"'latentrt build {bundle.root} --engine {self.name}'"
-            )
-        if reason := self.obstacle():
-            raise EngineError(f"the {self.name} engine of {component} cannot run here: {reason}")
+        folder = built_folder(self, bundle, component, folder)
         key, profiles = self.key(bundle, component), self._profiles(bundle, component)
         return BoundEngine(bundle, component, key, profiles, folder / GRAPH, Place(CUDA, "cuda", self.device))
 
@@ -170,11 +164,7 @@ def _session(name: str, graph: Path, place: Place, precision: str, captured: boo
     try:
         return ort.InferenceSession(graph, options, providers=providers)
     except Exception as error:
-        raise EngineError(f"ONNX Runtime cannot load {name} from {graph}: {_first_line(error)}") from error
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n", 1)[0]
+        raise EngineError(f"ONNX Runtime cannot load {name} from {graph}: {first_line(error)}") from error
 
 
 BACKEND = OnnxRuntimeCudaBackend()

@@ -104,3 +104,8 @@ def _dimensions(
         for axis, side in zip(("width", "height"), size, strict=True):
             found[axis] = exactly(side // pixels_per_unit(bundle, component, axis))
     return found
+
+
+def profile_text(profiles: Sequence[Profile]) -> str:
+    """All profiles of an engine, as its key has them."""
+    return "; ".join(map(str, profiles))

@@ -36,7 +36,8 @@ class ProfiledEngine(Engine):
 
     def takes(self, feeds: Feeds) -> bool:
         """As `Engine.takes`: whether some profile holds the call, whatever its rows."""
-        return any(holds_but_rows(profile, check_feeds(self.name, self.inputs, feeds)) for profile in self.profiles)
+        bound = check_feeds(self.name, self.inputs, feeds)
+        return any(holds_but_rows(profile, bound) for profile in self.profiles)
 
     def _run(self, feeds: Feeds) -> Outputs:
         bound = check_feeds(self.name, self.inputs, feeds)

@@ -82,7 +82,8 @@ class Pipeline:
             on_failure.callback(self.close)
             unet = self.engines[UNET]
             self._prompts = PromptEncoder(tokenizer, table, self.engines[TEXT_ENCODER], max_rows)
-            self._safety_checker = self._open_safety_checker() if safety_checker else None
+            facts = bundle.manifest.safety_checker if safety_checker else None
+            self._safety_checker = None if facts is None else SafetyChecker(self.engines[SAFETY_CHECKER], bundle, facts)
             on_failure.pop_all()
         self._loop = DenoisingLoop(Denoiser(unet, bundle.manifest.model.prediction_type, max_rows))
 
@@ -279,10 +280,6 @@ class Pipeline:
             raise EngineError(
                 "requests were submitted to this pipeline, and its own thread draws them: use submit() or generate()"
             )
-
-    def _open_safety_checker(self) -> SafetyChecker | None:
-        facts = self.bundle.manifest.safety_checker
-        return None if facts is None else SafetyChecker(self.engines[SAFETY_CHECKER], self.bundle, facts)
 
     def _facts(self, drawing: Drawing, index: int, flagged: list[bool] | None) -> dict[str, str]:
         planned, wanted = drawing.plan, self.wanted

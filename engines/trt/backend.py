@@ -8,15 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from ..backend import Report, no_report
+from ..backend import Report, built_folder, no_report
 from ..bundle import Bundle
 from ..engine import Engine
-from ..errors import EngineError
 from ..key import EngineKey, component_key
 from ..manifest import Precision
 from ..options import DEFAULTS, BuildOptions
 from ..prepared_graph import engine_precision, prepared_graph
-from ..profile import profiles_for
+from ..profile import profile_text, profiles_for
 from .builder import PlanRequest, build_plan
 from .engine import TensorRtEngine
 from .family import Family
@@ -48,7 +47,7 @@ class FamilyBackend(ABC):
             version=self._version(),
             device=self._device(),
             precision=engine_precision(bundle, component, self.options.precision),
-            profile="; ".join(map(str, profiles_for(bundle, component, self.options))),
+            profile=profile_text(profiles_for(bundle, component, self.options)),
             flags=self._flags(),
         )
 
@@ -91,13 +90,7 @@ class FamilyBackend(ABC):
 
     def open(self, bundle: Bundle, component: str, folder: Path | None) -> Engine:
         """As `Backend.open`; there is no engine without a build."""
-        if folder is None:
-            raise EngineError(
-                f"there is no {self.name} engine of {component} for this machine: run "
-                f"'latentrt build {bundle.root} --engine {self.name}'"
-            )
-        if reason := self.obstacle():
-            raise EngineError(f"the {self.name} engine of {component} cannot run here: {reason}")
+        folder = built_folder(self, bundle, component, folder)
         profiles = profiles_for(bundle, component, self.options)
         key = self.key(bundle, component)
         return TensorRtEngine(self.family, bundle, component, key, profiles, folder, self.options, self.device)

@@ -22,7 +22,7 @@ from latentrt.engines.engine import Engine
 from latentrt.engines.errors import EngineError
 from latentrt.engines.key import EngineKey, component_key
 from latentrt.engines.options import DEFAULTS, PROFILE_OPTIONS, BuildOptions
-from latentrt.engines.profile import Profile, profiles_for
+from latentrt.engines.profile import Profile, profile_text, profiles_for
 from latentrt.engines.profiled import Outputs, ProfiledEngine
 from latentrt.engines.tensor import Feeds
 
@@ -63,7 +63,7 @@ class SizedBackend:
             version="1",
             device=GPUS[self.device],
             precision=self.options.precision or "fp16",
-            profile="; ".join(map(str, profiles_for(bundle, component, self.options))),
+            profile=profile_text(profiles_for(bundle, component, self.options)),
         )
 
     def obstacle(self) -> str | None:
