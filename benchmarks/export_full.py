@@ -38,7 +38,8 @@ FORMS: dict[str, dict[str, Any]] = {  # file -> how it is written
 }
 PROTOCOL = """Checkpoints of Stable Diffusion 1.5's keys and shapes, seeded random weights; 'latentrt export' of each in
 a fresh process just after the file was written, so the disk is warm: wall time, the seconds of all cores together, what
-else the machine worked meanwhile, and the process's greatest resident set (mapped pages of the checkpoint included).
+else the machine worked meanwhile, and the greatest resident set of its processes together, looked at four times a
+second (mapped pages of the checkpoint included, and shared ones as often as they are mapped).
 'verify' replays PyTorch's recorded answers in onnxruntime, in a further process: the largest relative L2 error of each
 part, beside the floors, PyTorch's own runs in fp16 and bf16."""
 _COMMAND = "import sys; from latentrt.cli import main; main()"
@@ -112,12 +113,29 @@ def _run(*words: str, output: IO[bytes] | None = None) -> tuple[float, float, fl
     """Wall seconds, CPU seconds of one command and of all else meanwhile, and its peak resident bytes."""
     started, busy = time.perf_counter(), _busy_seconds()
     process = subprocess.Popen([sys.executable, "-c", _COMMAND, *words], stdout=output)
-    _, status, usage = os.wait4(process.pid, 0)
+    peak, ended = 0, 0
+    while not ended:
+        time.sleep(0.25)
+        peak = max(peak, _resident_bytes(process.pid))
+        ended, status, usage = os.wait4(process.pid, os.WNOHANG)
     seconds, cpu = time.perf_counter() - started, usage.ru_utime + usage.ru_stime
     if status != 0:
         sys.exit(f"latentrt {' '.join(words)} failed")
     process.returncode = 0
-    return seconds, cpu, max(0.0, _busy_seconds() - busy - cpu), usage.ru_maxrss * 1024
+    return seconds, cpu, max(0.0, _busy_seconds() - busy - cpu), max(peak, usage.ru_maxrss * 1024)
+
+
+def _resident_bytes(pid: int) -> int:
+    """What a process and those it started hold in memory; 0 for one that has ended."""
+    place = Path(f"/proc/{pid}")
+    try:
+        pages = int((place / "statm").read_text(encoding="ascii").split()[1])
+        children = [
+            int(child) for task in (place / "task").iterdir() for child in (task / "children").read_text().split()
+        ]
+    except OSError:
+        return 0
+    return pages * os.sysconf("SC_PAGE_SIZE") + sum(map(_resident_bytes, children))
 
 
 def _busy_seconds() -> float:

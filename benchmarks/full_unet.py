@@ -30,7 +30,7 @@ from latentrt.export.component_writer import write_components
 from latentrt.export.conversion import unet_tensors
 from latentrt.export.golden import Inputs, noise, record
 from latentrt.export.recorder import Floor, VaeRecorder
-from latentrt.export.wrappers import Network, unet_network
+from latentrt.export.wrappers import Loader, Network, unet_network
 
 from . import full_size
 from .unet_bundle import CALL, ROWS, SIDE, open_unet_bundle
@@ -71,7 +71,7 @@ def full_unet_bundle(folder: Path) -> Bundle:
 def _write(folder: Path) -> None:
     for name in ("onnx", "golden"):
         (folder / name).mkdir()
-    components = write_components({UNET: lambda: unet_network(full_unet())}, _Recorder(), folder)
+    components = write_components({UNET: Loader(lambda: unet_network(full_unet()), _outline)}, _Recorder(), folder)
     manifest = Manifest(
         format=FORMAT,
         model=_FACTS,
@@ -87,6 +87,11 @@ def _write(folder: Path) -> None:
         files=file_records(folder, (path for path in folder.rglob("*") if path.is_file())),
     )
     (folder / FILE_NAME).write_bytes(manifest.to_json())
+
+
+def _outline() -> Network:
+    with torch.device("meta"):
+        return unet_network(UNet2DConditionModel(**full_size.UNET))
 
 
 class _Recorder:

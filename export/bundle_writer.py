@@ -27,14 +27,14 @@ from latentrt.engines.manifest import (
     Manifest,
 )
 
-from .component_writer import Load, Report, inside, no_report, write_components
+from .component_writer import Report, inside, no_report, write_components
 from .golden import NOTHING_FURTHER, Further
 from .licence import write_licence
 from .recorder import Recorder
 from .safety_network import safety_loaders
 from .source import SourceModel
 from .token_table import save_token_table
-from .wrappers import Network, TextEncoder, network_loaders
+from .wrappers import Loader, Network, TextEncoder, network_loaders
 
 TOKENIZER = "tokenizer/tokenizer.json"
 TOKEN_EMBEDDING = "tokenizer/token_embedding.safetensors"
@@ -86,16 +86,16 @@ def fill_bundle(
     return manifest
 
 
-def _leaving_table(load: Load, place: Path, precision: ExportPrecision) -> Load:
+def _leaving_table(loader: Loader, place: Path, precision: ExportPrecision) -> Loader:
     """A loader of the text encoder that leaves its token table at `place`."""
 
-    def loaded() -> Network:
-        network = load()
+    def load() -> Network:
+        network = loader.load()
         assert isinstance(network.module, TextEncoder)
         save_token_table(network.module.text_encoder, place, precision)
         return network
 
-    return loaded
+    return replace(loader, load=load)
 
 
 def tokenizer_json(model: SourceModel) -> bytes:

@@ -13,11 +13,10 @@ from latentrt.engines.threshold import output_threshold
 
 from .compare import check_graph, round_up
 from .golden import save_cases
-from .onnx_export import export_network
+from .onnx_export import write_graph
 from .recorder import Recording
-from .wrappers import Network
-
-Load = Callable[[], Network]
+from .traces import Trace, traces
+from .wrappers import Loader
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,7 @@ def no_report(progress: Progress) -> None:
 
 
 def write_components(
-    loaders: Mapping[str, Load],
+    loaders: Mapping[str, Loader],
     recording: Recording,
     folder: Path,
     report: Report = no_report,
@@ -58,35 +57,36 @@ def write_components(
         CheckFailedError: a component differs from PyTorch by more than the threshold.
     """
     components = {}
-    for index, (name, load) in enumerate(loaders.items()):
-        start = time.perf_counter()
+    with traces([loader.outline() for loader in loaders.values()]) as traced:
+        for index, (name, loader) in enumerate(loaders.items()):
+            start = time.perf_counter()
 
-        def doing(what: str, name: str = name, index: int = index) -> None:
-            report(Progress(name, index, len(loaders), what))
+            def doing(what: str, name: str = name, index: int = index) -> None:
+                report(Progress(name, index, len(loaders), what))
 
-        components[name], error = _write(name, load, recording, folder, doing, precision)
-        size = sum((folder / weights).stat().st_size for weights in components[name].weights)
-        report(Progress(name, index, len(loaders), "", time.perf_counter() - start, error, size))
+            components[name], error = _write(loader, traced[name], recording, folder, doing, precision)
+            size = sum((folder / weights).stat().st_size for weights in components[name].weights)
+            report(Progress(name, index, len(loaders), "", time.perf_counter() - start, error, size))
     return components
 
 
 def _write(
-    name: str,
-    load: Load,
+    loader: Loader,
+    traced: Trace,
     recording: Recording,
     folder: Path,
     doing: Callable[[str], None],
     precision: ExportPrecision,
 ) -> tuple[Component, float]:
     doing("reading")
-    network = load()
+    network = loader.load()
+    name, inputs, outputs = network.name, network.inputs, network.outputs
     doing("recording")
     cases = recording.record(network)
     golden = folder / "golden" / f"{name}.safetensors"
     save_cases(cases, golden)
     doing("tracing")
-    graph, weights = export_network(network, folder / "onnx", precision)
-    inputs, outputs = network.inputs, network.outputs
+    graph, weights = write_graph(network, traced(), folder / "onnx", precision)
     doing("reducing")
     floor = recording.floor(network, cases)
     del network

@@ -114,16 +114,20 @@ def _stored(
     checkpoints = [read_checkpoint(file) for file in weight_files(folder, variant)]
     places = {renamed(key): (c, key) for c in checkpoints for key in c.tensors if not key.endswith("position_ids")}
     tensors = {name: checkpoint.tensors[key] for name, (checkpoint, key) in places.items()}
-    module = _on_meta(folder, empty)
+
+    def on_meta() -> Module:
+        return _on_meta(folder, empty)
+
+    module = on_meta()
     expected = {renamed(name): shape for name, shape in shapes_of(module.state_dict()).items()}
     check_keys(str(folder), "", expected, tensors)
 
     def load() -> Module:
         read = {c.path: c.read(key for holder, key in places.values() if holder is c) for c in checkpoints}
-        return fill(_on_meta(folder, empty), {n: read[c.path][key] for n, (c, key) in places.items()}, str(folder))
+        return fill(on_meta(), {n: read[c.path][key] for n, (c, key) in places.items()}, str(folder))
 
     hashes = {f"{folder.name}/{c.name}": c.sha256 for c in checkpoints}
-    return StoredNetwork(module.config, load, coarsest_dtype(tensors), hashes)
+    return StoredNetwork(module.config, on_meta, load, coarsest_dtype(tensors), hashes)
 
 
 def _on_meta(folder: Path, empty: Callable[[], Module]) -> Module:

@@ -19,7 +19,7 @@ from latentrt.engines.golden import GoldenCase
 from latentrt.engines.manifest import MAX_TOKENS, TEXT_ENCODER, TIMESTEP_COND, UNET, ModelFacts, is_encoder
 from latentrt.engines.size import Size, check_size
 
-from .onnx_export import MAX_ROWS
+from .trace import MAX_ROWS
 from .wrappers import Network, TextEncoder
 
 PROMPT, NEGATIVE_PROMPT = "a red circle on a blue background", ""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -16,7 +17,7 @@ from latentrt.engines.tensor import TensorSpec
 from .clip_preprocessor import CONCEPTS
 from .golden import Inputs, noise
 from .safety_checker import SafetySource
-from .wrappers import IMAGE_CHANNELS, Network
+from .wrappers import IMAGE_CHANNELS, Loader, Network, loader
 
 CONCEPT_TENSORS = (
     "concept_embeds",
@@ -41,18 +42,21 @@ class ImageEmbedder(nn.Module):
         return image_embeds
 
 
-def safety_loaders(source: SafetySource | None, folder: Path) -> dict[str, Callable[[], Network]]:
+def safety_loaders(source: SafetySource | None, folder: Path) -> dict[str, Loader]:
     """The safety checker's component, where there is one; loading it leaves its concepts in the bundle's folder."""
+    if source is None:
+        return {}
 
-    def load(source: SafetySource) -> Network:
+    def load() -> StableDiffusionSafetyChecker:
         checker = source.network.load()
         write_concepts(checker, folder)
-        return safety_network(checker, source.facts.image_size)
+        return checker
 
-    return {} if source is None else {SAFETY_CHECKER: lambda: load(source)}
+    stored = replace(source.network, load=load)
+    return {SAFETY_CHECKER: loader(stored, partial(safety_network, source.facts.image_size))}
 
 
-def safety_network(checker: StableDiffusionSafetyChecker, side: int) -> Network:
+def safety_network(side: int, checker: StableDiffusionSafetyChecker) -> Network:
     """The network as a component; pictures are `side` pixels on a side."""
     width = int(checker.visual_projection.out_features)
     return Network(

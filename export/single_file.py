@@ -23,12 +23,15 @@ def original_unet(section: Section, facts: Facts) -> StoredNetwork[UNet2DConditi
     where, tensors = section.checkpoint.name, section.tensors
     config = unet_config(KeyTable(where, "UNet", shapes_of(tensors)), facts.unet, facts.default_size)
     refuse_other_families(where, (), config["cross_attention_dim"])
-    module = empty_unet(tensors, config, where)
+
+    def empty() -> UNet2DConditionModel:
+        return empty_unet(tensors, config, where)
 
     def load() -> UNet2DConditionModel:
         return convert_unet(section.read(), config, where)
 
-    return StoredNetwork(module.config, load, coarsest_dtype(tensors), {where: section.checkpoint.sha256})
+    hashes = {where: section.checkpoint.sha256}
+    return StoredNetwork(empty().config, empty, load, coarsest_dtype(tensors), hashes)
 
 
 def original_text_encoder(section: Section, facts: Facts) -> StoredNetwork[CLIPTextModel]:
@@ -39,9 +42,12 @@ def original_text_encoder(section: Section, facts: Facts) -> StoredNetwork[CLIPT
     """
     where, tensors = section.checkpoint.name, section.tensors
     config = text_config(KeyTable(where, "text encoder", shapes_of(tensors)), facts.text_encoder)
-    module = empty_text_encoder(tensors, config, where)
+
+    def empty() -> CLIPTextModel:
+        return empty_text_encoder(tensors, config, where)
 
     def load() -> CLIPTextModel:
         return convert_text_encoder(section.read(), config, where)
 
-    return StoredNetwork(module.config, load, coarsest_dtype(tensors), {where: section.checkpoint.sha256})
+    hashes = {where: section.checkpoint.sha256}
+    return StoredNetwork(empty().config, empty, load, coarsest_dtype(tensors), hashes)

@@ -16,10 +16,12 @@ Module_co = TypeVar("Module_co", bound=nn.Module, covariant=True)
 class StoredNetwork(Generic[Module_co]):
     """Keys and shapes are checked; `load` reads the weights, float32 and frozen, anew each time, and keeps none.
 
-    So a network is in memory for as long as its caller holds it. `config` is diffusers' or transformers' own object.
+    So a network is in memory for as long as its caller holds it. `config` is diffusers' or transformers' own object;
+    `empty` makes the network without weights, on the meta device.
     """
 
     config: Any
+    empty: Callable[[], Module_co]
     load: Callable[[], Module_co]
     dtype: torch.dtype  # the coarsest that it is stored in
     files: Mapping[str, str]  # name -> SHA-256

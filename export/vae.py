@@ -39,14 +39,15 @@ def stored_vae(section: Section, facts: Facts, *, prefix: str = "", ignored: dic
     """The autoencoder under original names without `prefix`."""
     where, tensors = section.checkpoint.name, section.tensors
     config = vae_config(KeyTable(where, "autoencoder", shapes_of(tensors)), facts.vae, facts.default_size)
-    module = empty_vae(tensors, config, where, prefix)
+
+    def empty() -> AutoencoderKL:
+        return empty_vae(tensors, config, where, prefix)
 
     def load() -> AutoencoderKL:
         return convert_vae(section.read(), config, where, prefix)
 
-    return StoredNetwork(
-        module.config, load, coarsest_dtype(tensors), {where: section.checkpoint.sha256}, ignored or {}
-    )
+    hashes = {where: section.checkpoint.sha256}
+    return StoredNetwork(empty().config, empty, load, coarsest_dtype(tensors), hashes, ignored or {})
 
 
 def shares_encoder(vae: StoredVae, main: StoredVae, where: str) -> bool:

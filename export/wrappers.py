@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
@@ -24,9 +25,12 @@ from latentrt.engines.manifest import (
 from latentrt.engines.tensor import TensorSpec
 
 from .source import SourceModel
+from .stored import StoredNetwork
 from .vae import StoredVae
 
 IMAGE_CHANNELS = 3
+
+Module = TypeVar("Module", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -109,23 +113,44 @@ class VaeEncoder(nn.Module):
         return posterior.mean, posterior.std
 
 
-def network_loaders(model: SourceModel) -> dict[str, Callable[[], Network]]:
-    """The components of a bundle, in the order they are exported: each is read when its loader is called."""
-    loaders: dict[str, Callable[[], Network]] = {
-        TEXT_ENCODER: lambda: text_encoder_network(model.text_encoder.load()),
-        UNET: lambda: unet_network(model.unet.load()),
+@dataclass(frozen=True)
+class Loader:
+    """A component of a bundle to be: `load` reads it with its weights, `outline` makes it without, on the meta device.
+
+    Both are made anew by each call, so that a network is in memory for as long as its caller holds it.
+    """
+
+    load: Callable[[], Network]
+    outline: Callable[[], Network]
+
+
+def loader(stored: StoredNetwork[Module], as_network: Callable[[Module], Network]) -> Loader:
+    """The component that `as_network` makes of a network on disk."""
+
+    def outline() -> Network:
+        with torch.device("meta"):  # the tensors that wrappers add
+            return as_network(stored.empty())
+
+    return Loader(lambda: as_network(stored.load()), outline)
+
+
+def network_loaders(model: SourceModel) -> dict[str, Loader]:
+    """The components of a bundle, in the order they are exported."""
+    loaders = {
+        TEXT_ENCODER: loader(model.text_encoder, text_encoder_network),
+        UNET: loader(model.unet, unet_network),
     }
     for name, vae in model.vaes.items():
         loaders |= vae_loaders(name, vae, encoder=name == OWN_DECODER or name in model.encoders)
     return loaders
 
 
-def vae_loaders(name: str, vae: StoredVae, *, encoder: bool) -> dict[str, Callable[[], Network]]:
+def vae_loaders(name: str, vae: StoredVae, *, encoder: bool) -> dict[str, Loader]:
     """The components of one autoencoder: its decoder, and its encoder where that is its own."""
-    loaders: dict[str, Callable[[], Network]] = {}
-    if encoder:
-        loaders[encoder_component(name)] = lambda: vae_encoder_network(encoder_component(name), vae.load())
-    return loaders | {decoder_component(name): lambda: vae_decoder_network(decoder_component(name), vae.load())}
+    own = {encoder_component(name): loader(vae, partial(vae_encoder_network, encoder_component(name)))}
+    return (own if encoder else {}) | {
+        decoder_component(name): loader(vae, partial(vae_decoder_network, decoder_component(name)))
+    }
 
 
 def text_encoder_network(text_encoder: CLIPTextModel) -> Network:
@@ -193,5 +218,5 @@ def _with_fused_attention(module: Any) -> Any:
 
 
 def _ready(module: nn.Module) -> nn.Module:
-    """fp32, on the CPU, dense memory order, and no gradients: what PyTorch's recorded answers are computed with."""
-    return module.to("cpu", torch.float32).to(memory_format=torch.contiguous_format).eval().requires_grad_(False)  # type: ignore[call-overload, no-any-return]
+    """fp32, dense memory order, and no gradients: what PyTorch's recorded answers are computed with."""
+    return module.to(torch.float32).to(memory_format=torch.contiguous_format).eval().requires_grad_(False)  # type: ignore[call-overload, no-any-return]

@@ -118,7 +118,7 @@ def test_trajectory_is_that_of_the_diffusers_pipeline(
 
 def case_names(model: SourceModel, name: str, default_size: int, further: Further = NOTHING_FURTHER) -> set[str]:
     facts = msgspec.structs.replace(model.facts, default_size=default_size)
-    network = network_loaders(model)[name]()
+    network = network_loaders(model)[name].load()
     texts = {prompt: torch.zeros(77, 32) for prompt in PROMPTS}
     return set(case_inputs(network, facts, model.tokenizer, texts, further))
 

@@ -36,7 +36,7 @@ def test_rounding_at_every_node_costs_little_more_than_pytorch_in_fp16(
 
 
 def _pytorch_half(model: SourceModel, component: str, case: GoldenCase) -> NDArray[np.float32]:
-    network = network_loaders(model)[component]()
+    network = network_loaders(model)[component].load()
     inputs = [torch.from_numpy(case.inputs[spec.name]) for spec in network.inputs]
     halves = [x.half() if x.dtype == torch.float32 and x.ndim > 1 else x for x in inputs]  # timesteps stay exact
     with torch.no_grad():

@@ -39,9 +39,9 @@ def test_it_takes_half_the_disk(tiny_bundle: Bundle, half_bundle: Bundle) -> Non
 
 
 def test_no_answer_is_further_off_than_pytorch_in_fp16(half_bundle: Bundle, tiny_model: SourceModel) -> None:
-    for name, load in network_loaders(tiny_model).items():
+    for name, loader in network_loaders(tiny_model).items():
         cases = golden_cases(half_bundle, name)
-        floor = own_error(reduce_in_place(load(), "fp16"), cases)
+        floor = own_error(reduce_in_place(loader.load(), "fp16"), cases)
         with BACKEND.open(half_bundle, name, None) as engine:
             for case in cases:
                 answers = engine.run(case.inputs)
@@ -71,10 +71,10 @@ def test_reduced_runs_are_pytorchs_own(
     precision: ReducedPrecision, tiny_model: SourceModel, tiny_bundle: Bundle
 ) -> None:
     """The CPU's own kernels of that type, which may round more often, are as far from fp32."""
-    for name, load in network_loaders(tiny_model).items():
+    for name, loader in network_loaders(tiny_model).items():
         case = golden_cases(tiny_bundle, name)[0]
-        ours = own_error(reduce_in_place(load(), precision), [case])
-        network, dtype = load(), DTYPES[precision]
+        ours = own_error(reduce_in_place(loader.load(), precision), [case])
+        network, dtype = loader.load(), DTYPES[precision]
         inputs = [torch.from_numpy(case.inputs[spec.name]) for spec in network.inputs]
         with torch.no_grad():
             answer = network.module.to(dtype)(*(x.to(dtype) if x.ndim > 1 else x for x in inputs))

@@ -28,9 +28,10 @@ from latentrt.engines.golden import golden_cases
 from latentrt.export.clip_preprocessor import CONCEPTS
 from latentrt.export.compare import check_graph
 from latentrt.export.golden import record
-from latentrt.export.onnx_export import export_network
+from latentrt.export.onnx_export import write_graph
 from latentrt.export.safety_checker import find_safety_checker
 from latentrt.export.safety_network import CONCEPT_TENSORS, safety_inputs, safety_loaders
+from latentrt.export.trace import trace
 from support.errors import unit_scale_error
 
 PREPROCESSOR = "feature_extractor/preprocessor_config.json"
@@ -273,8 +274,9 @@ def test_true_size_is_as_close_to_pytorch_as_every_component(tmp_path: Path) -> 
     assert found is not None
     for name in ("onnx", "bundle"):
         (tmp_path / name).mkdir()
-    network = safety_loaders(found, tmp_path / "bundle")["safety_checker"]()
+    loader = safety_loaders(found, tmp_path / "bundle")["safety_checker"]
+    network = loader.load()
     cases = record(network, safety_inputs(network))
-    graph, weights = export_network(network, tmp_path / "onnx")
+    graph, weights = write_graph(network, trace(loader.outline()), tmp_path / "onnx")
     assert weights.stat().st_size > 1.2e9
     assert check_graph("safety_checker", graph, cases) < 1e-4

@@ -66,7 +66,7 @@ def test_a_distilled_unet_is_exported_with_its_guidance_input(tmp_path: Path) ->
     component = write_components({UNET: network_loaders(model)[UNET]}, recorder, tmp_path)[UNET]
     assert {spec.name: spec.shape for spec in component.inputs}["timestep_cond"] == ("rows", 256)
     assert component.max_abs_error < 1e-4
-    for case in recorder.record(network_loaders(model)[UNET]()):
+    for case in recorder.record(network_loaders(model)[UNET].load()):
         feeds = {name: torch.from_numpy(array) for name, array in case.inputs.items()}
         expected = unet(**feeds).sample.numpy()
         assert unit_scale_error(case.outputs["out_sample"], expected) < 1e-5
@@ -106,12 +106,12 @@ def test_an_inpainting_unet_is_recognised_by_its_channels(tmp_path: Path) -> Non
     recorder = Recorder(model, tmp_path / "trajectory")
     recorder._texts = dict.fromkeys(("fp32", "fp16", "bf16"), TEXTS)
     loaders = network_loaders(model)
-    network = loaders[UNET]()
+    network = loaders[UNET].load()
     assert network.inputs[0].shape == ("rows", 9, "2*height", "2*width")
     for case in recorder.record(network):
         expected = unet(**{name: torch.from_numpy(array) for name, array in case.inputs.items()}).sample
         assert unit_scale_error(case.outputs["out_sample"], expected.numpy()) < 1e-5
-    decoder = loaders["vae_decoder.kl-f8"]()
+    decoder = loaders["vae_decoder.kl-f8"].load()
     recorder.floor(decoder, recorder.record(decoder))
     assert not (tmp_path / "trajectory").exists()
 
