@@ -16,6 +16,7 @@ from .errors import EngineError, first_line
 from .key import EngineKey, component_key, cpu
 from .manifest import Precision
 from .options import DEFAULTS, BuildOptions
+from .prepared_graph import graph_pass
 from .tensor import Feeds
 
 try:
@@ -67,6 +68,7 @@ class OnnxRuntimeBackend:
             device=cpu(),
             precision="fp32",
             profile="any",
+            flags=("multi-head-attention",),  # what a build rewrites before ONNX Runtime optimises
         )
 
     def obstacle(self) -> str | None:
@@ -80,7 +82,9 @@ class OnnxRuntimeBackend:
         options.add_session_config_entry(
             "session.optimized_model_external_initializers_min_size_in_bytes", str(_EXTERNAL_FROM_BYTES)
         )
-        _session(component, bundle.graph(component), options)
+        graph = bundle.graph(component)
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(graph.parent))
+        _session(component, graph_pass("multi_head").multi_head_bytes(graph), options)
 
     def open(self, bundle: Bundle, component: str, folder: Path | None) -> Engine:
         graph = bundle.graph(component) if folder is None else folder / GRAPH
@@ -108,11 +112,12 @@ def _options() -> ort.SessionOptions:
     return options
 
 
-def _session(component: str, graph: Path, options: ort.SessionOptions) -> ort.InferenceSession:
+def _session(component: str, graph: Path | bytes, options: ort.SessionOptions) -> ort.InferenceSession:
     try:
         return ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ORT's exceptions share no public base class
-        raise EngineError(f"ONNX Runtime cannot load {component} from {graph}: {first_line(error)}") from error
+        place = "its graph" if isinstance(graph, bytes) else graph
+        raise EngineError(f"ONNX Runtime cannot load {component} from {place}: {first_line(error)}") from error
 
 
 def _run(

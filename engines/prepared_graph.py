@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 
 from .bundle import Bundle
 from .errors import EngineError, InputError
@@ -25,14 +26,22 @@ def prepared_graph(bundle: Bundle, component: str, profiles: Sequence[Profile], 
     if bound is None and half is None:
         return graph
     try:
-        passes = importlib.import_module(".passes.prepared", __package__)
-    except ImportError as error:
-        raise EngineError(f"this build rewrites the graph and needs {error.name}: pip install onnx-ir") from error
-    try:
-        prepared: Path = passes.prepare(graph, folder, bound=bound, half=half)
+        prepared: Path = graph_pass("prepared").prepare(graph, folder, bound=bound, half=half)
     except ValueError as error:
         raise EngineError(f"{component}: {error}: build with --precision bf16 or fp32") from error
     return prepared
+
+
+def graph_pass(name: str) -> ModuleType:
+    """The module `passes/NAME.py`; only these need an ONNX library.
+
+    Raises:
+        EngineError: the library is not installed.
+    """
+    try:
+        return importlib.import_module(f".passes.{name}", __package__)
+    except ImportError as error:
+        raise EngineError(f"this build rewrites the graph and needs {error.name}: pip install onnx-ir") from error
 
 
 def engine_precision(bundle: Bundle, component: str, asked: str | None) -> str:
