@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import time
 from abc import ABC, abstractmethod
@@ -35,11 +36,13 @@ class Entry:
     library: str
     precision: Precision
     compiled: bool = False
+    channels_last: bool = False  # ONNX Runtime's convolutions
 
     @property
     def name(self) -> str:
         """As the table has it: "torch fp16 compiled"."""
-        return f"{self.library} {self.precision}{' compiled' if self.compiled else ''}"
+        words = [word for word in ("compiled", "channels_last") if getattr(self, word)]
+        return " ".join([self.library, self.precision, *words]).replace("_", " ")
 
 
 EAGER = Entry("torch", "fp16")
@@ -48,6 +51,7 @@ ENTRIES = {  # by device: torch, then the engines in the order in which they are
         EAGER,
         Entry("torch", "fp16", compiled=True),
         Entry("onnxruntime-cuda", "fp16"),
+        Entry("onnxruntime-cuda", "fp16", channels_last=True),
         Entry("tensorrt", "fp16"),
         Entry("tensorrt-rtx", "fp16"),
     ),
@@ -91,14 +95,17 @@ class EngineContestant(Contestant):
     """A pipeline of latentrt, its engines built first where they need to be."""
 
     def __init__(self, entry: Entry, bundle: Path) -> None:
-        options = BuildOptions(precision=entry.precision)
+        options, place = BuildOptions(precision=entry.precision), bundle.parent / f"engines of {entry.name}"
+        if entry.channels_last:
+            onnxruntime_cuda = importlib.import_module("latentrt.engines.onnxruntime_cuda_backend")
+            setattr(onnxruntime_cuda, "CHANNELS_LAST", {entry.precision})  # noqa: B010 - in this process alone
         if entry.library in NEED_BUILDING:
-            backend, opened = get_backend(entry.library, options), Bundle.open(bundle)
+            backend, opened = get_backend(entry.library, options), Bundle.open(bundle, place)
             if (obstacle := backend.obstacle()) is not None:
                 raise RuntimeError(obstacle)
             for component in (UNET, TEXT_ENCODER, decoder_component(opened.manifest.default_decoder)):
                 store.build(backend, opened, component)
-        self._pipeline = Pipeline.open(bundle, engine=entry.library, precision=entry.precision)
+        self._pipeline = Pipeline.open(bundle, engine=entry.library, precision=entry.precision, engine_dir=place)
         self._unet = self._pipeline.engines[UNET]
 
     def answer(self, feeds: Feeds) -> NDArray[Any]:

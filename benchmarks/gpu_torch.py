@@ -40,7 +40,7 @@ class TorchContestant(Contestant):
         self._compiled, self._size = entry.compiled, size
         unet: Any = random_unet(size).to(device, self._dtype)
         if entry.compiled:
-            unet = torch.compile(unet.to(memory_format=torch.channels_last), mode="max-autotune", fullgraph=True)
+            unet = torch.compile(unet.to(memory_format=torch.channels_last), mode="max-autotune")
         self._pipeline = StableDiffusionPipeline(
             vae=random_vae(size).to(device, self._dtype),
             text_encoder=random_text_encoder(size).to(device, self._dtype),

@@ -47,6 +47,8 @@ def _block(kind: str, name: str) -> str:
     if name == GPU:
         measured = [file.stem for file in sorted(RESULTS.glob("engines-*.json")) if file.stem != "engines-cpu"]
         return "\n\n".join(map(_table, measured)) or "Not measured on any GPU yet."
+    if not (RESULTS / f"{name}.json").exists():
+        return "Not measured yet."
     return _table(name) if kind == "results" else _DETAILS[name](_result(name)["figures"])
 
 
