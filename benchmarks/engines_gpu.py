@@ -88,10 +88,11 @@ class Run:
                 self._first(field)
                 for library in _LATE:
                     self._late(field, library)
-            with self._stage("kernels"):
-                field.kernels(self._left)
             with self._stage("closing"):
                 field.close(gpu_megabytes if asked.device == "cuda" else None)
+            self._save()
+            with self._stage("kernels"):
+                field.kernels(self._left)
         finally:
             if exporting is not None and exporting.poll() is None:
                 exporting.kill()

@@ -17,6 +17,9 @@ from numpy.typing import NDArray
 from latentrt.engines import store
 from latentrt.engines.backend import NEED_BUILDING, get_backend
 from latentrt.engines.bundle import Bundle
+from latentrt.engines.choice import Wanted
+from latentrt.engines.engine_set import open_engine
+from latentrt.engines.errors import LatentrtError
 from latentrt.engines.golden import GoldenCase, golden_cases
 from latentrt.engines.manifest import TEXT_ENCODER, UNET, Precision, decoder_component
 from latentrt.engines.metrics import difference
@@ -103,10 +106,17 @@ class EngineContestant(Contestant):
             backend, opened = get_backend(entry.library, options), Bundle.open(bundle, place)
             if (obstacle := backend.obstacle()) is not None:
                 raise RuntimeError(obstacle)
-            for component in (UNET, TEXT_ENCODER, decoder_component(opened.manifest.default_decoder)):
-                store.build(backend, opened, component)
-        self._pipeline = Pipeline.open(bundle, engine=entry.library, precision=entry.precision, engine_dir=place)
-        self._unet = self._pipeline.engines[UNET]
+            store.build(backend, opened, UNET)
+        self._pipeline: Pipeline | Exception
+        try:  # a UNet that is timed alone is better than none
+            if entry.library in NEED_BUILDING:
+                for component in (TEXT_ENCODER, decoder_component(opened.manifest.default_decoder)):
+                    store.build(backend, opened, component)
+            self._pipeline = Pipeline.open(bundle, engine=entry.library, precision=entry.precision, engine_dir=place)
+            self._unet = self._pipeline.engines[UNET]
+        except LatentrtError as error:
+            wanted = Wanted(engine=entry.library, precision=entry.precision)
+            self._pipeline, self._unet = error, open_engine(Bundle.open(bundle, place), UNET, wanted)
 
     def answer(self, feeds: Feeds) -> NDArray[Any]:
         """As `Contestant.answer`."""
@@ -124,6 +134,8 @@ class EngineContestant(Contestant):
 
     def picture(self, steps: int) -> dict[str, Any]:
         """As `Contestant.picture`."""
+        if isinstance(self._pipeline, Exception):
+            raise self._pipeline
         drawn = draw(self._pipeline, PROMPT, num_inference_steps=steps)
         return {
             "seconds": drawn.whole,

@@ -34,9 +34,7 @@ class Field:
     def start(self, library: str) -> None:
         """Start all contestants of a library; they get ready by themselves."""
         for entry in self._entries(library):
-            remote = Remote(self._logs / f"{entry.name}.log")
-            remote.send(contestant=entry.name, device=self._device, size=self._size, bundle=str(self._bundle))
-            self._starting[entry.name] = remote
+            self._starting[entry.name] = self._started(entry.name)
 
     def refuse(self, library: str, reason: str) -> None:
         """Say of all contestants of a library why they were not tried."""
@@ -67,8 +65,9 @@ class Field:
     def time(self, rounds: int, calls: int, left: Left) -> None:
         """Let all take turns; medians over all rounds, in ms."""
         spent: dict[str, list[float]] = defaultdict(list)
+        began = left()
         for done in range(rounds):
-            if done and left() < 0.1 * sum(map(sum, spent.values())):
+            if done and left() < 2 * (began - left()) / done:
                 break
             for name in self.names():
                 with self._leaving(name):
@@ -104,10 +103,14 @@ class Field:
             }
 
     def kernels(self, left: Left) -> None:
-        """Where the time of a call goes on the GPU, as CUPTI counts it; the last thing that is asked."""
-        for name in self.names() if self._device == "cuda" else []:
+        """Where the time of a call goes on the GPU, as CUPTI counts it, in processes that are not timed or weighed."""
+        timed = [name for name, found in self._figures["contestants"].items() if "median, ms" in found]
+        for name in [name for name in timed if not self._entry(name).compiled] if self._device == "cuda" else []:
+            remote = self._started(name)
             with self._leaving(name, "kernels"):
-                self._found(name)["kernels"] = self._ready[name].ask(left(), do="kernels")
+                remote.receive(left())
+                self._found(name)["kernels"] = remote.ask(left(), do="kernels")
+            remote.close()
 
     def close(self, used_megabytes: Callable[[], int | None] | None) -> None:
         """End all, one after another; with `used_megabytes` each one's GPU memory is what it gives back."""
@@ -132,6 +135,11 @@ class Field:
             if remote is not None and (question is None or remote.ended):
                 self._ready.pop(name, None)
                 remote.close()
+
+    def _started(self, name: str) -> Remote:
+        remote = Remote(self._logs / f"{name}.log")
+        remote.send(contestant=name, device=self._device, size=self._size, bundle=str(self._bundle))
+        return remote
 
     def _weigh(self, name: str, remote: Remote, used_megabytes: Callable[[], int | None]) -> None:
         before = used_megabytes()
