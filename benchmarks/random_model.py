@@ -48,6 +48,18 @@ class ModelSize:
     vae: dict[str, Any]
     text: dict[str, Any]
 
+    def new_unet(self) -> UNet2DConditionModel:
+        """The UNet, its weights whatever they are."""
+        return UNet2DConditionModel(**self.unet)
+
+    def new_vae(self) -> AutoencoderKL:
+        """The autoencoder, likewise."""
+        return AutoencoderKL(**self.vae)
+
+    def new_text_encoder(self) -> CLIPTextModel:
+        """The text encoder, likewise."""
+        return CLIPTextModel(CLIPTextConfig(**self.text))
+
     @property
     def facts(self) -> ModelFacts:
         """As a bundle states them."""
@@ -84,19 +96,19 @@ _SCHEDULE = SchedulerFacts(beta_start=0.00085, beta_end=0.012, num_train_timeste
 
 def random_unet(size: ModelSize) -> UNet2DConditionModel:
     """The UNet, float32."""
-    unet = UNet2DConditionModel(**size.unet)
+    unet = size.new_unet()
     return full_size.with_random_weights(unet, unet_tensors(unet))
 
 
 def random_vae(size: ModelSize) -> AutoencoderKL:
     """The autoencoder, float32."""
-    vae = AutoencoderKL(**size.vae)
+    vae = size.new_vae()
     return full_size.with_random_weights(vae, vae_tensors(vae))
 
 
 def random_text_encoder(size: ModelSize) -> CLIPTextModel:
     """The text encoder, float32."""
-    text_encoder = CLIPTextModel(CLIPTextConfig(**size.text))
+    text_encoder = size.new_text_encoder()
     return full_size.with_random_weights(text_encoder, text_tensors(text_encoder))
 
 
@@ -118,7 +130,7 @@ def unet_teraflop(size: ModelSize) -> float:
     """Arithmetic of one timed call, as PyTorch counts it, in 10^12; a product and its sum are two."""
     call = next(iter(unet_calls(size).values()))
     with torch.device("meta"):
-        unet = UNet2DConditionModel(**size.unet)
+        unet = size.new_unet()
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         unet(**{name: tensor.to("meta") for name, tensor in call.items()}, return_dict=False)
     return float(counter.get_total_flops()) / 1e12
@@ -132,9 +144,11 @@ def write_random_bundle(folder: Path, size: ModelSize, device: str) -> None:
         CheckFailedError: a graph is not what PyTorch answered.
     """
     model = SourceModel(
-        text_encoder=StoredNetwork(size.text, lambda: random_text_encoder(size), torch.float32, {}),
-        unet=StoredNetwork(size.unet, lambda: random_unet(size), torch.float32, {}),
-        vaes={OWN_DECODER: StoredNetwork(size.vae, lambda: random_vae(size), torch.float32, {})},
+        text_encoder=StoredNetwork(
+            size.text, size.new_text_encoder, lambda: random_text_encoder(size), torch.float32, {}
+        ),
+        unet=StoredNetwork(size.unet, size.new_unet, lambda: random_unet(size), torch.float32, {}),
+        vaes={OWN_DECODER: StoredNetwork(size.vae, size.new_vae, lambda: random_vae(size), torch.float32, {})},
         encoders=(),
         tokenizer=clip_tokenizer(),
         facts=size.facts,
