@@ -25,6 +25,7 @@ from latentrt.engines.metrics import difference
 from latentrt.engines.options import BuildOptions
 from latentrt.engines.tensor import Feeds
 
+from .peak_memory import peak_bytes
 from .unet_bundle import open_unet_bundle, timed_case
 
 Call = Callable[[Feeds], NDArray[Any]]
@@ -100,7 +101,7 @@ def _measured(call: Call, case: GoldenCase, calls: int) -> dict[str, Any]:
         "first call, s": seconds[0],
         "calls, s": seconds[1:],
         "others, cores": others[1:],
-        "peak RSS, GB": round(_peak_bytes() / 1e9, 2),
+        "peak RSS, GB": round(peak_bytes() / 1e9, 2),
         "relative L2": float(f"{difference(answer, expected).relative_l2:.2g}"),
     }
 
@@ -110,13 +111,6 @@ def _others_seconds() -> float:
     user, nice, system, *_ = map(int, Path("/proc/stat").read_text(encoding="ascii").split()[1:8])
     own = os.times()
     return (user + nice + system) / os.sysconf("SC_CLK_TCK") - own.user - own.system
-
-
-def _peak_bytes() -> int:
-    """The greatest resident set of this process since it began its program; mapped files that were read count."""
-    status = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-    [line] = [line for line in status if line.startswith("VmHWM:")]
-    return int(line.split()[1]) * 1024
 
 
 if __name__ == "__main__":

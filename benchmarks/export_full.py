@@ -65,7 +65,7 @@ def measure(folder: Path, name: str) -> dict[str, Any]:
     checkpoint, bundle = folder / file, folder / "bundle"
     with Console(stderr=True).status(f"writing {file}"):
         write_checkpoint(checkpoint, **FORMS[name])
-    seconds, cpu, others, peak = _run("export", str(checkpoint), "-o", str(bundle), *options)
+    seconds, cpu, others, peak = run_command("export", str(checkpoint), "-o", str(bundle), *options)
     manifest = Bundle.open(bundle).manifest
     sizes = {file: record.size for file, record in manifest.files.items()}
     figures = {
@@ -85,7 +85,7 @@ def _verified(path: Path) -> dict[str, Any]:
     """What `latentrt verify` finds, and the floors that the bundle records."""
     report = path.with_suffix(".json")
     with report.open("wb") as output:
-        seconds, _, _, peak = _run("verify", str(path), "--json", output=output)
+        seconds, _, _, peak = run_command("verify", str(path), "--json", output=output)
     found = msgspec.json.decode(report.read_bytes(), type=VerifyReport)
     bundle = Bundle.open(path)
     assert bundle.manifest.trajectory is not None
@@ -109,7 +109,7 @@ def _verified(path: Path) -> dict[str, Any]:
     }
 
 
-def _run(*words: str, output: IO[bytes] | None = None) -> tuple[float, float, float, int]:
+def run_command(*words: str, output: IO[bytes] | None = None) -> tuple[float, float, float, int]:
     """Wall seconds, CPU seconds of one command and of all else meanwhile, and its peak resident bytes."""
     started, busy = time.perf_counter(), _busy_seconds()
     process = subprocess.Popen([sys.executable, "-c", _COMMAND, *words], stdout=output)

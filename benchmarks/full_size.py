@@ -10,11 +10,12 @@ import math
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from latentrt.export.architecture import Shapes
@@ -52,6 +53,8 @@ _SCHEDULE_BUFFERS = (
     "posterior_mean_coef1",
     "posterior_mean_coef2",
 )
+
+_Module = TypeVar("_Module", bound=nn.Module)
 
 
 def unet_shapes(**changes: int) -> Shapes:
@@ -95,6 +98,14 @@ def random_weights(shapes: Shapes, dtype: torch.dtype) -> Iterator[tuple[str, Te
             yield key, torch.randn(shape, generator=generator).mul_(scale).to(dtype)
         else:
             yield key, torch.full(shape, float(key.endswith("weight")), dtype=dtype)
+
+
+def with_random_weights(module: _Module, tensors: dict[str, Tensor]) -> _Module:
+    """The module, frozen, with `write_checkpoint`'s weights; `tensors` are views of its own, by original key."""
+    module.eval().requires_grad_(False)
+    for key, weight in random_weights(shapes_of(tensors), torch.float32):
+        tensors[key].copy_(weight)
+    return module
 
 
 def counters(*, ema: bool = False) -> dict[str, Tensor]:

@@ -50,11 +50,8 @@ _FACTS = ModelFacts(
 
 def full_unet() -> UNet2DConditionModel:
     """The UNet with its random weights, float32."""
-    unet = UNet2DConditionModel(**full_size.UNET).eval().requires_grad_(False)
-    tensors = unet_tensors(unet)
-    for key, weight in full_size.random_weights(full_size.unet_shapes(), torch.float32):
-        tensors[key].copy_(weight)
-    return unet
+    unet = UNet2DConditionModel(**full_size.UNET)
+    return full_size.with_random_weights(unet, unet_tensors(unet))
 
 
 def full_unet_bundle(folder: Path) -> Bundle:

@@ -38,10 +38,10 @@ def figures_so_far(name: str) -> dict[str, Any]:
     return dict(found["figures"]) if found["machine"] == machine() else {}
 
 
-def write_result(name: str, figures: dict[str, Any], protocol: str) -> Path:
+def write_result(name: str, figures: dict[str, Any], protocol: str, folder: Path = RESULTS) -> Path:
     """Write `benchmarks/results/NAME.json`: how it was measured, on what, and the figures."""
-    target = RESULTS / f"{name}.json"
-    RESULTS.mkdir(exist_ok=True)
+    target = folder / f"{name}.json"
+    folder.mkdir(exist_ok=True)
     content = {"protocol": protocol, "machine": machine(), "figures": figures}
     with new_file(target) as place:
         place.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

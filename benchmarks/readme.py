@@ -17,7 +17,8 @@ from .machine import RESULTS
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
-PAGES = (README, *(ROOT / "docs" / name for name in ("engines-cpu.md", "export.md", "samplers.md")))
+PAGES = (README, *(ROOT / "docs" / name for name in ("engines-cpu.md", "engines.md", "export.md", "samplers.md")))
+GPU = "engines-gpu"  # the block that holds all files of `engines_gpu.py`
 _BLOCK = re.compile(r"(<!-- (results|details): (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -43,6 +44,11 @@ def render(text: str) -> str:
 
 
 def _block(kind: str, name: str) -> str:
+    if name == GPU:
+        measured = [file.stem for file in sorted(RESULTS.glob("engines-*.json")) if file.stem != "engines-cpu"]
+        return "\n\n".join(map(_table, measured)) or "Not measured on any GPU yet."
+    if not (RESULTS / f"{name}.json").exists():
+        return "Not measured yet."
     return _table(name) if kind == "results" else _DETAILS[name](_result(name)["figures"])
 
 
@@ -56,8 +62,9 @@ def _table(name: str) -> str:
     found = result["machine"]
     packages = ", ".join(f"{package} {version}" for package, version in found["packages"].items())
     where = f"{found['processor']}, {found['cores']} cores, {found['memory_gb']} GB, Python {found['python']}"
+    render_figures = _TABLES.get(name, engines_gpu_table)
     note = f"`benchmarks/results/{name}.json`. {result['protocol']} {where}; {packages}."
-    return f"{_TABLES[name](result['figures'])}\n\n<sub>{note}</sub>"
+    return f"{render_figures(result['figures'])}\n\n<sub>{note}</sub>"
 
 
 def _demo_model(figures: dict[str, Any]) -> str:
@@ -163,6 +170,34 @@ def _engines_cpu(figures: dict[str, Any]) -> str:
     return _markdown(rows)
 
 
+def engines_gpu_table(figures: dict[str, Any]) -> str:
+    """The figures of `engines_gpu.py`: the contestants, and below them why others did not run."""
+    gpu, floor = figures["machine"].get("GPU", ""), figures.get("floor", {})
+    keys = ("median, ms", "over the floor", "relative L2", "GPU memory, GB")
+    heads = ("ms", "of the floor", "error", "GPU memory, GB")
+    rows: list[tuple[str, ...]] = [(f"UNet on {gpu}", *heads, "NaN or Inf", "picture, s", "loop overhead")]
+    for name, values in figures["contestants"].items():
+        picture, lost = values.get("picture", {}), values.get("NaN or Inf")
+        overhead = f"{picture['loop overhead']:.1%}" if "loop overhead" in picture else ""
+        shown = (str(values.get(key, "")) for key in keys)
+        rows.append(
+            (name, *shown, "" if lost is None else str(sum(lost.values())), str(picture.get("seconds", "")), overhead)
+        )
+    notes = [f"{name} did not run: {reason}" for name, reason in figures["not run"].items()]
+    if "ms" in floor:
+        speed = floor["TFLOP/s of a matrix product"]
+        notes.insert(0, f"The floor is {floor['ms']} ms: {floor['TFLOP of a call']} TFLOP at {speed} TFLOP/s.")
+    return "\n\n".join([_markdown(rows), *notes])
+
+
+def _whole_picture(figures: dict[str, Any]) -> str:
+    rows: list[tuple[str, ...]] = [("picture, s", "engine calls, s", "one over the other", "aimed at", "reached")]
+    calls = ", ".join(f"{name} {seconds}" for name, seconds in figures["engine calls, s"].items())
+    ratio, reached = figures["picture over engine calls"], "yes" if figures["reached"] else "no"
+    rows.append((str(figures["picture, s"]), calls, str(ratio), f"at most {figures['at most']}", reached))
+    return _markdown(rows)
+
+
 def _engines_cpu_details(figures: dict[str, Any]) -> str:
     aims: list[tuple[str, ...]] = [("aimed at", "at most", "found", "reached")]
     for aim in figures["targets"]:
@@ -182,6 +217,7 @@ _TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "export": _export,
     "engines-cpu": _engines_cpu,
     "tiling": _tiling,
+    "whole-picture": _whole_picture,
 }
 _DETAILS: dict[str, Callable[[dict[str, Any]], str]] = {"engines-cpu": _engines_cpu_details}
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import io
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,7 +33,9 @@ except ImportError as error:
 
 GRAPH = "graph.onnx"
 CUDA = "CUDAExecutionProvider"
+CHANNELS_LAST = frozenset[str]()  # the precisions in which convolutions in that order were measured to be faster
 _FATAL_ONLY = 4
+_NOT_ON_THE_GPU = "fallback to CPU EP has been explicitly disabled"
 
 
 @dataclass(frozen=True)
@@ -51,12 +55,20 @@ class BoundEngine(ProfiledEngine):
     """
 
     def __init__(
-        self, bundle: Bundle, name: str, key: EngineKey, profiles: Sequence[Profile], graph: Path, place: Place
+        self,
+        bundle: Bundle,
+        name: str,
+        key: EngineKey,
+        profiles: Sequence[Profile],
+        graph: Path,
+        place: Place,
+        memory_limit: float | None = None,
     ) -> None:
         super().__init__(bundle, name, key, profiles)
-        captured = all(profile.static for profile in profiles) and place.provider == CUDA
+        captured = all(profile.static for profile in profiles)
+        settings = cuda_settings(place.device, key.precision, captured=captured, memory_limit=memory_limit)
         self._place = place
-        self._session: ort.InferenceSession | None = _session(name, graph, place, key.precision, captured)
+        self._session: ort.InferenceSession | None = _session(name, graph, place, settings)
         self._bound: dict[tuple[tuple[str, int], ...], _Buffers] = {}
 
     def _run_profile(self, index: int, feeds: Feeds) -> dict[str, NDArray[Any]]:  # noqa: ARG002 - buffers say the shape
@@ -111,7 +123,7 @@ class OnnxRuntimeCudaBackend:
     options: BuildOptions = DEFAULTS
     device: int = 0
     name: ClassVar[str] = "onnxruntime-cuda"
-    takes: ClassVar[frozenset[str]] = PROFILE_OPTIONS
+    takes: ClassVar[frozenset[str]] = PROFILE_OPTIONS | {"memory_limit"}
     precisions: ClassVar[tuple[Precision, ...]] = ("fp16", "fp32")
 
     def key(self, bundle: Bundle, component: str) -> EngineKey:
@@ -123,6 +135,7 @@ class OnnxRuntimeCudaBackend:
             device="any NVIDIA GPU",
             precision=engine_precision(bundle, component, self.options.precision),
             profile=profile_text(self._profiles(bundle, component)),
+            flags=() if self.options.memory_limit is None else (f"memory_limit={self.options.memory_limit:g}",),
         )
 
     def obstacle(self) -> str | None:
@@ -144,27 +157,43 @@ class OnnxRuntimeCudaBackend:
     def open(self, bundle: Bundle, component: str, folder: Path | None) -> Engine:
         folder = built_folder(self, bundle, component, folder)
         key, profiles = self.key(bundle, component), self._profiles(bundle, component)
-        return BoundEngine(bundle, component, key, profiles, folder / GRAPH, Place(CUDA, "cuda", self.device))
+        place, limit = Place(CUDA, "cuda", self.device), self.options.memory_limit
+        return BoundEngine(bundle, component, key, profiles, folder / GRAPH, place, limit)
 
     def _profiles(self, bundle: Bundle, component: str) -> tuple[Profile, ...]:
         return profiles_for(bundle, component, self.options)
 
 
-def _session(name: str, graph: Path, place: Place, precision: str, captured: bool) -> ort.InferenceSession:
-    options = ort.SessionOptions()
-    options.log_severity_level = _FATAL_ONLY
-    if place.provider == CUDA:  # a node that falls back to the CPU would copy to it and back at every step
-        options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+def cuda_settings(device: int, precision: str, *, captured: bool, memory_limit: float | None) -> dict[str, str]:
+    """ONNX Runtime's options of its CUDA provider; `memory_limit`, in GB, bounds its arena: all but CUDA's own."""
     settings = {
-        "device_id": str(place.device),
+        "device_id": str(device),
         "use_tf32": str(int(precision != "fp32")),  # 10 bits of mantissa would be no fp32
         "enable_cuda_graph": str(int(captured)),
+        "prefer_nhwc": str(int(precision in CHANNELS_LAST)),
     }
-    providers: list[Any] = [(place.provider, settings) if place.provider == CUDA else place.provider]
+    if memory_limit is not None:  # by default the arena doubles, and would run into a limit that the network fits into
+        settings |= {"gpu_mem_limit": str(int(memory_limit * 1e9)), "arena_extend_strategy": "kSameAsRequested"}
+    return settings
+
+
+def _session(name: str, graph: Path, place: Place, settings: dict[str, str]) -> ort.InferenceSession:
+    options = ort.SessionOptions()
+    options.log_severity_level = _FATAL_ONLY
+    providers: list[Any] = [place.provider]
+    if place.provider == CUDA:
+        # a node that falls back to the CPU would copy to it and back at every step
+        options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+        providers = [(CUDA, settings)]
+        with contextlib.redirect_stdout(io.StringIO()):  # CUDA's own Python packages; it prints what it does not find
+            ort.preload_dlls()
     try:
         return ort.InferenceSession(graph, options, providers=providers)
     except Exception as error:
-        raise EngineError(f"ONNX Runtime cannot load {name} from {graph}: {first_line(error)}") from error
+        reason = first_line(error)
+        if _NOT_ON_THE_GPU in reason:  # of the provider as a whole, too, where one of CUDA's libraries is missing
+            reason = "a node has no kernel for the GPU, or CUDA's libraries are missing: pip install 'latentrt[cuda]'"
+        raise EngineError(f"ONNX Runtime cannot load {name} from {graph}: {reason}") from error
 
 
 BACKEND = OnnxRuntimeCudaBackend()

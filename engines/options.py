@@ -13,6 +13,7 @@ from .size import Size
 _Rows = Annotated[int, msgspec.Meta(ge=1, le=64)]
 _Tokens = Annotated[int, msgspec.Meta(ge=77, le=77 * 64, multiple_of=77)]
 _Level = Annotated[int, msgspec.Meta(ge=0, le=5)]
+_Gigabytes = Annotated[float, msgspec.Meta(gt=0, le=1024)]
 _Target = Annotated[str, msgspec.Meta(pattern=r"^sm[0-9]{2,3}\Z")]
 
 
@@ -28,6 +29,7 @@ class BuildOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         opt_level: TensorRT's builder optimization level; None is its default.
         refittable: whether other weights of the same shapes may be put in later.
         weight_streaming: whether weights may stay in host memory.
+        memory_limit: GB (1e9 bytes) of the GPU's memory that weights and activations may take; None is all.
         compatible: whether other versions of the library and other GPUs (Ampere and later) may load it.
     """
 
@@ -40,6 +42,7 @@ class BuildOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     refittable: bool = False
     weight_streaming: bool = False
     compatible: bool = False
+    memory_limit: _Gigabytes | None = None
 
     @property
     def chosen(self) -> frozenset[str]:

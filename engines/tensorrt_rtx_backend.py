@@ -19,6 +19,7 @@ except (ImportError, OSError) as error:  # OSError: a part of it is missing
 
 _ALONE = "sm75"  # Turing: a plan of its own, and no bf16
 _JETSON = "sm87"
+_CURRENT = "current"
 
 
 @dataclass(frozen=True)
@@ -37,11 +38,16 @@ class TensorRtRtxBackend(FamilyBackend):
         return None if here in self.options.targets else f"this GPU is {here}, the engine is for {self._device()}"
 
     def _device(self) -> str:
+        if not self.options.targets:
+            own = self._own_target()
+            _check_precision((own,), self.options.precision)
+            return own
         return "+".join(self._targets())
 
     def _targets(self) -> tuple[str, ...]:
-        targets = self.options.targets or (self._own_target(),)
-        return check_targets(tuple(sorted(set(targets), key=_number)), self.options.precision)
+        """Without a target the library looks at the GPU itself: whether it takes one not in its list is its to say."""
+        targets = tuple(sorted(set(self.options.targets), key=_number))
+        return check_targets(targets, self.options.precision) if targets else (_CURRENT,)
 
     def _own_target(self) -> str:
         if reason := cuda.no_gpu(self.device):
@@ -71,9 +77,13 @@ def check_targets(targets: tuple[str, ...], precision: str | None) -> tuple[str,
             raise InputError(f"TensorRT for RTX has no target {target}; it has {', '.join(known_targets())}")
     if _ALONE in targets and len(targets) > 1:
         raise InputError(f"a plan for {_ALONE} is for {_ALONE} alone: build it and {targets[-1]} one after the other")
+    _check_precision(targets, precision)
+    return targets
+
+
+def _check_precision(targets: tuple[str, ...], precision: str | None) -> None:
     if _ALONE in targets and precision == "bf16":
         raise InputError(f"{_ALONE} does not compute in bf16: build with --precision fp16 or fp32")
-    return targets
 
 
 def _number(target: str) -> int:

@@ -30,7 +30,7 @@ from latentrt.engines.manifest import (
 from .component_writer import Report, inside, no_report, write_components
 from .golden import NOTHING_FURTHER, Further
 from .licence import write_licence
-from .recorder import Recorder
+from .recorder import Recorder, Recording
 from .safety_network import safety_loaders
 from .source import SourceModel
 from .token_table import save_token_table
@@ -67,15 +67,19 @@ def new_bundle(output: Path, *, overwrite: bool = False) -> Iterator[Path]:
 def fill_bundle(
     model: SourceModel,
     folder: Path,
-    report: Report,
+    report: Report = no_report,
     further: Further = NOTHING_FURTHER,
     precision: ExportPrecision = "fp32",
+    recording: Recording | None = None,
 ) -> Manifest:
-    """Write all files of a bundle into an empty folder, `bundle.json` last; one network is in memory at a time."""
+    """Write all files of a bundle into an empty folder, `bundle.json` last; one network is in memory at a time.
+
+    `recording` asks the networks other calls than `Recorder`, which `further` adds to.
+    """
     model = replace(model, provenance=model.provenance | {"precision": precision})
     for name in ("onnx", "golden", "tokenizer"):
         (folder / name).mkdir()
-    recorder = Recorder(model, folder / TRAJECTORY, further)
+    recorder = recording or Recorder(model, folder / TRAJECTORY, further)
     loaders = network_loaders(model) | safety_loaders(model.safety_checker, folder)
     loaders[TEXT_ENCODER] = _leaving_table(loaders[TEXT_ENCODER], folder / TOKEN_EMBEDDING, precision)
     components = write_components(loaders, recorder, folder, report, precision)

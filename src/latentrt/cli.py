@@ -117,6 +117,7 @@ def build(
     refittable: e.BuildRefittable = False,
     weight_streaming: e.BuildWeightStreaming = False,
     compatible: e.BuildCompatible = False,
+    memory_limit: e.BuildMemoryLimit = None,
     engine_dir: EngineDir = None,
 ) -> None:
     """Compile a bundle's components, and check each against PyTorch's recorded answers where it can run."""
@@ -135,6 +136,7 @@ def build(
         refittable=refittable,
         weight_streaming=weight_streaming,
         compatible=compatible,
+        memory_limit=memory_limit,
     )
     build_command(console, bundle, engine, options, engine_dir)
 

@@ -15,8 +15,8 @@ from latentrt.engines.errors import EngineError, InputError
 from latentrt.engines.golden import golden_cases
 from latentrt.engines.manifest import Precision
 from latentrt.engines.metrics import difference
-from latentrt.engines.onnxruntime_cuda_backend import BACKEND, GRAPH, BoundEngine, Place
-from latentrt.engines.options import BuildOptions
+from latentrt.engines.onnxruntime_cuda_backend import BACKEND, CUDA, GRAPH, BoundEngine, Place, cuda_settings
+from latentrt.engines.options import BuildOptions, checked
 from latentrt.engines.profile import profiles_for
 
 CPU = Place("CPUExecutionProvider", "cpu", 0)  # the same session, binding and buffers, in another memory
@@ -73,3 +73,41 @@ def test_answers_belong_to_the_caller_and_rows_are_filled_up(demo_bundle: Path, 
         assert difference(alone, kept[:1]).relative_l2 < 1e-5
         with pytest.raises(InputError, match=r"holds no profile for .* --size 64x64"):
             engine.run({**one, "sample": one["sample"][:, :, :8, :8]})
+
+
+def test_fp32_is_not_tf32_and_only_static_shapes_are_captured() -> None:
+    settings = cuda_settings(1, "fp32", captured=True, memory_limit=None)
+    assert settings == {"device_id": "1", "use_tf32": "0", "enable_cuda_graph": "1", "prefer_nhwc": "0"}
+    settings = cuda_settings(0, "fp16", captured=False, memory_limit=None)
+    assert (settings["use_tf32"], settings["enable_cuda_graph"]) == ("1", "0")
+
+
+def test_a_memory_limit_is_in_the_key_and_of_its_size() -> None:
+    settings = cuda_settings(0, "fp16", captured=True, memory_limit=2.5)
+    assert (settings["gpu_mem_limit"], settings["arena_extend_strategy"]) == ("2500000000", "kSameAsRequested")
+    with pytest.raises(InputError, match="the onnxruntime engine has no use for --memory-limit"):
+        get_backend("onnxruntime", BuildOptions(memory_limit=2.5))
+    with pytest.raises(InputError, match="out of range"):
+        checked(BuildOptions(memory_limit=0.0))
+
+
+@no_cuda
+def test_a_memory_limit_gives_an_engine_of_its_own(demo_bundle: Path) -> None:
+    bundle = Bundle.open(demo_bundle)
+    limited = get_backend("onnxruntime-cuda", BuildOptions(memory_limit=2.5)).key(bundle, "unet")
+    assert limited.flags == ("memory_limit=2.5",)
+    assert limited.id != get_backend("onnxruntime-cuda").key(bundle, "unet").id
+
+
+@no_cuda
+def test_without_cuda_the_real_library_refuses_and_the_error_says_what_to_install(
+    demo_bundle: Path, tmp_path: Path
+) -> None:
+    bundle, backend = Bundle.open(demo_bundle), get_backend("onnxruntime-cuda")
+    backend.build(bundle, "unet", tmp_path)
+    profiles = profiles_for(bundle, "unet", BuildOptions())
+    with (
+        pytest.warns(UserWarning, match="not in available provider names"),
+        pytest.raises(EngineError, match=r"cannot load unet from .*: .* pip install 'latentrt\[cuda\]'$"),
+    ):
+        BoundEngine(bundle, "unet", backend.key(bundle, "unet"), profiles, tmp_path / GRAPH, Place(CUDA, "cuda", 0))

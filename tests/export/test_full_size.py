@@ -8,13 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from latentrt.benchmarks.export_full import FORMS, measure
-from latentrt.engines.errors import CheckpointError
+from latentrt.benchmarks.export_full import FORMS, measure, run_command
+from latentrt.engines import store
+from latentrt.engines.bundle import Bundle
+from latentrt.engines.errors import CheckpointError, EngineError
 from latentrt.export.source import load_source
 
 pytestmark = pytest.mark.full
 
 MAX_GB = 9
+TARGETS = ("sm86", "sm89", "sm120")
 MIN_FREE_BYTES = 20e9
 
 
@@ -50,3 +53,27 @@ def test_a_truncated_file_is_named_with_the_byte_where_it_ends(form: str, place:
         stream.truncate(2_000_000_000)
     with pytest.raises(CheckpointError, match=rf"{form}.*ends at byte 2000000000"):
         load_source(file, vaes={})
+
+
+def test_engines_are_built_for_gpus_that_are_not_here(place: Path) -> None:
+    """Text encoder, UNet and decoder for three architectures at once, with no GPU; the encoder comes along."""
+    pytest.importorskip("tensorrt_rtx")
+    measure(place, "emaonly-fp32.safetensors")
+    bundle = Bundle.open(place / "bundle")
+    words = ("build", str(bundle.root), "--engine", "tensorrt-rtx", "--target", ",".join(TARGETS))
+    *_, peak = run_command(*words)
+    assert peak <= MAX_GB * 1e9
+    check_plans(bundle)
+
+
+def check_plans(bundle: Bundle) -> None:
+    """Every component has one plan for all targets, its key and record name them, and it holds fp16 weights once."""
+    records = {record.key.component: record for record in store.stored(bundle) if not isinstance(record, EngineError)}
+    assert records.keys() == bundle.manifest.components.keys() >= {"text_encoder", "unet", "vae_decoder.kl-f8"}
+    for component, record in records.items():
+        assert record.verification is None  # nothing here can run it
+        assert record.options.targets == TARGETS
+        assert (record.key.device, record.key.precision) == ("+".join(TARGETS), "fp16")
+        [plan] = record.files.values()
+        weights = sum(bundle.manifest.files[path].size for path in bundle.component(component).weights)  # fp32
+        assert 1 < plan.size / (weights / 2) < 1.1

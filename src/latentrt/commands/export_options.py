@@ -48,6 +48,10 @@ BuildTarget = Annotated[
 ]
 BuildOptLevel = Annotated[int | None, typer.Option(help="TensorRT's builder optimization level, 0 to 5.")]
 BuildRefittable = Annotated[bool, typer.Option("--refittable", help="Let other weights be put in later.")]
+BuildMemoryLimit = Annotated[
+    float | None,
+    typer.Option("--memory-limit", metavar="GB", help="GPU memory for one engine's weights and activations, at most."),
+]
 BuildWeightStreaming = Annotated[bool, typer.Option("--weight-streaming", help="Let weights stay in host memory.")]
 BuildCompatible = Annotated[
     bool, typer.Option("--compatible", help="For other versions of the library and other GPUs, too.")

@@ -64,3 +64,9 @@ def test_targets_and_level_are_passed_on() -> None:
     assert config.num_compute_capabilities == 2
     found = [config.get_compute_capability(index) for index in range(2)]
     assert found == [trt.ComputeCapability.SM86, trt.ComputeCapability.SM120]
+
+
+def test_without_a_target_the_library_looks_at_the_gpu_itself() -> None:
+    config, *_ = configured(targets=BACKEND._targets())  # asks for no GPU: the build does
+    assert config.num_compute_capabilities == 1
+    assert config.get_compute_capability(0) == trt.ComputeCapability.CURRENT
