@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -29,6 +29,7 @@ class BuildOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         refittable: whether other weights of the same shapes may be put in later.
         weight_streaming: whether weights may stay in host memory.
         compatible: whether other versions of the library and other GPUs (Ampere and later) may load it.
+        opset: 20 to compile from a graph of that opset, with attention written out; None is the backend's own choice.
     """
 
     precision: Precision | None = None
@@ -40,6 +41,7 @@ class BuildOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     refittable: bool = False
     weight_streaming: bool = False
     compatible: bool = False
+    opset: Literal[20] | None = None
 
     @property
     def chosen(self) -> frozenset[str]:

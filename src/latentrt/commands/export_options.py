@@ -49,6 +49,9 @@ BuildTarget = Annotated[
 BuildOptLevel = Annotated[int | None, typer.Option(help="TensorRT's builder optimization level, 0 to 5.")]
 BuildRefittable = Annotated[bool, typer.Option("--refittable", help="Let other weights be put in later.")]
 BuildWeightStreaming = Annotated[bool, typer.Option("--weight-streaming", help="Let weights stay in host memory.")]
+BuildOpset = Annotated[
+    int | None, typer.Option(metavar="20", help="Write attention out in ONNX opset 20, for readers older than 23.")
+]
 BuildCompatible = Annotated[
     bool, typer.Option("--compatible", help="For other versions of the library and other GPUs, too.")
 ]
