@@ -17,7 +17,8 @@ from .machine import RESULTS
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
-PAGES = (README, *(ROOT / "docs" / name for name in ("engines-cpu.md", "engines.md", "export.md", "samplers.md")))
+_DOCS = ("engines-cpu.md", "engines.md", "export.md", "graph.md", "samplers.md")
+PAGES = (README, *(ROOT / "docs" / name for name in _DOCS))
 GPU = "engines-gpu"  # the block that holds all files of `engines_gpu.py`
 _BLOCK = re.compile(r"(<!-- (results|details): (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
@@ -150,6 +151,49 @@ def _tiling(figures: dict[str, Any]) -> str:
     return _markdown(rows)
 
 
+def _node_counts(figures: dict[str, Any]) -> str:
+    return "\n\n".join(
+        f"{component}, {model}\n\n{_stages(stages)}"
+        for model, components in figures.items()
+        for component, stages in components.items()
+    )
+
+
+def _stages(stages: dict[str, dict[str, int]]) -> str:
+    """A row for each type of node, a column for each stage."""
+    kinds = sorted({kind for counts in stages.values() for kind in counts})
+    rows: list[tuple[str, ...]] = [("nodes", *stages)]
+    rows.append(("all", *(f"**{sum(counts.values())}**" for counts in stages.values())))
+    rows += [(kind, *(str(counts.get(kind, "")) for counts in stages.values())) for kind in kinds]
+    return _markdown(rows)
+
+
+def _graph_forms(figures: dict[str, Any]) -> str:
+    rows: list[tuple[str, ...]] = [
+        ("block", *(f"{engine}, B / A (quartiles)" for engine in ("onnxruntime", "openvino")))
+    ]
+    for name, engines in figures["blocks"].items():
+        found = (
+            f"{one['B / A']:.2f} ({' to '.join(f'{ratio:.2f}' for ratio in one['quartiles'])})"
+            for one in engines.values()
+        )
+        rows.append((name, *found))
+    return f"{_markdown(rows)}\n\nLoad average: {figures['load average']}."
+
+
+def _extreme_inputs(figures: dict[str, Any]) -> str:
+    rows: list[tuple[str, ...]] = [
+        ("component", "graph", "inputs", "tensors with NaN or Inf", "largest magnitude of any", "given by")
+    ]
+    for component, forms in figures.items():
+        for form, found in forms.items():
+            overflowed = ", ".join(found["tensors with NaN or Inf"]) or "none"
+            rows.append(
+                (component, form, str(found["inputs"]), overflowed, str(found["largest magnitude"]), found["given by"])
+            )
+    return _markdown(rows)
+
+
 def _engines_cpu(figures: dict[str, Any]) -> str:
     rows: list[tuple[str, ...]] = [
         ("UNet, 2 rows at 512x512", "s", "of torch fp32", "peak RSS, GB", "error", "opening, s")
@@ -218,6 +262,9 @@ _TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "engines-cpu": _engines_cpu,
     "tiling": _tiling,
     "whole-picture": _whole_picture,
+    "node-counts": _node_counts,
+    "extreme-inputs": _extreme_inputs,
+    "graph-forms": _graph_forms,
 }
 _DETAILS: dict[str, Callable[[dict[str, Any]], str]] = {"engines-cpu": _engines_cpu_details}
 

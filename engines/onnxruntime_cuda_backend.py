@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import importlib
 import io
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,7 @@ from .errors import EngineError, first_line
 from .key import EngineKey, component_key
 from .manifest import Precision
 from .options import DEFAULTS, PROFILE_OPTIONS, BuildOptions
-from .prepared_graph import engine_precision, prepared_graph
+from .prepared_graph import GRAPH, engine_precision, stored_graph
 from .profile import Profile, profile_text, profiles_for
 from .profiled import ProfiledEngine
 from .tensor import Feeds, check_feeds, resolve_shape
@@ -31,7 +30,6 @@ try:
 except ImportError as error:
     raise EngineError("the onnxruntime-cuda engine needs ONNX Runtime: pip install 'latentrt[cuda]'") from error
 
-GRAPH = "graph.onnx"
 CUDA = "CUDAExecutionProvider"
 CHANNELS_LAST = frozenset[str]()  # the precisions in which convolutions in that order were measured to be faster
 _FATAL_ONLY = 4
@@ -148,11 +146,7 @@ class OnnxRuntimeCudaBackend:
     def build(self, bundle: Bundle, component: str, folder: Path, report: Report = no_report) -> None:
         report("preparing the graph", 0)
         precision = engine_precision(bundle, component, self.options.precision)
-        prepared = prepared_graph(bundle, component, self._profiles(bundle, component), precision, folder)
-        if prepared.parent != folder:
-            shutil.copy2(prepared, folder / GRAPH)
-            for weights in bundle.component(component).weights:
-                shutil.copy2(bundle.file(weights), folder)
+        stored_graph(bundle, component, self._profiles(bundle, component), precision, folder)
 
     def open(self, bundle: Bundle, component: str, folder: Path | None) -> Engine:
         folder = built_folder(self, bundle, component, folder)

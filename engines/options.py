@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -31,6 +31,7 @@ class BuildOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         weight_streaming: whether weights may stay in host memory.
         memory_limit: GB (1e9 bytes) of the GPU's memory that weights and activations may take; None is all.
         compatible: whether other versions of the library and other GPUs (Ampere and later) may load it.
+        opset: 20 to compile from a graph of that opset, with attention written out; None is the backend's own choice.
     """
 
     precision: Precision | None = None
@@ -43,6 +44,7 @@ class BuildOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     weight_streaming: bool = False
     compatible: bool = False
     memory_limit: _Gigabytes | None = None
+    opset: Literal[20] | None = None
 
     @property
     def chosen(self) -> frozenset[str]:

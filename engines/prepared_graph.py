@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
@@ -12,21 +13,36 @@ from .errors import EngineError, InputError
 from .profile import Profile
 
 DEFAULT_PRECISION = "fp16"
+GRAPH = "graph.onnx"  # as `passes.prepared` names it
 
 
-def prepared_graph(bundle: Bundle, component: str, profiles: Sequence[Profile], precision: str, folder: Path) -> Path:
+def prepared_graph(
+    bundle: Bundle,
+    component: str,
+    profiles: Sequence[Profile],
+    precision: str,
+    folder: Path,
+    opset: int | None = None,
+) -> Path:
     """The path of an ONNX file that computes in `precision`, static where there is one static profile.
 
+    With `opset` 20 it is written out in that; None leaves the bundle's.
+
     Raises:
-        EngineError: `onnx-ir` is not installed, or a weight does not fit.
+        InputError: that opset does not have the precision.
+        EngineError: `onnx-ir` is not installed, a weight does not fit, or a node has no form in the opset.
     """
+    if opset is not None and precision == "bf16":
+        raise InputError(f"opset {opset} of ONNX has no bf16 convolution: build with --precision fp16 or fp32")
     graph, only = bundle.graph(component), profiles[0] if len(profiles) == 1 else None
     bound = {name: span.usual for name, span in only.dimensions.items()} if only is not None and only.static else None
     half = precision if precision != bundle.component(component).precision else None
-    if bound is None and half is None:
+    if bound is None and half is None and opset is None:
         return graph
     try:
-        prepared: Path = graph_pass("prepared").prepare(graph, folder, bound=bound, half=half)
+        prepared: Path = graph_pass("prepared").prepare(graph, folder, bound=bound, half=half, old=opset is not None)
+    except NotImplementedError as error:
+        raise EngineError(f"{component}: {error}") from error
     except ValueError as error:
         raise EngineError(f"{component}: {error}: build with --precision bf16 or fp32") from error
     return prepared
@@ -42,6 +58,23 @@ def graph_pass(name: str) -> ModuleType:
         return importlib.import_module(f".passes.{name}", __package__)
     except ImportError as error:
         raise EngineError(f"this build rewrites the graph and needs {error.name}: pip install onnx-ir") from error
+
+
+def stored_graph(
+    bundle: Bundle,
+    component: str,
+    profiles: Sequence[Profile],
+    precision: str,
+    folder: Path,
+    opset: int | None = None,
+) -> Path:
+    """As `prepared_graph`, and always in `folder`, under the same name, its weights beside it."""
+    prepared = prepared_graph(bundle, component, profiles, precision, folder, opset)
+    if prepared.parent != folder:
+        shutil.copy2(prepared, folder / GRAPH)
+        for weights in bundle.component(component).weights:
+            shutil.copy2(bundle.file(weights), folder)
+    return folder / GRAPH
 
 
 def engine_precision(bundle: Bundle, component: str, asked: str | None) -> str:

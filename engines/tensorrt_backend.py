@@ -1,4 +1,4 @@
-"""TensorRT 10.14 to 11: plans for the very GPU they are built on, or with `compatible` for Ampere and later."""
+"""TensorRT 10.3 to 11: plans for the very GPU they are built on, or with `compatible` for Ampere and later."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ from .trt.timing_cache import timing_file
 try:
     import tensorrt as trt
 except (ImportError, OSError) as error:  # OSError: a part of it is missing
-    raise EngineError("the tensorrt engine needs TensorRT 10.14 or later: pip install 'latentrt[tensorrt]'") from error
+    raise EngineError("the tensorrt engine needs TensorRT 10.3 or later: pip install 'latentrt[tensorrt]'") from error
 
-_LEAST = (10, 14)  # the first that reads the Attention operator
+_LEAST = (10, 3)  # JetPack 6's
+_ATTENTION = (10, 14)  # the first that reads the operator
 _AMPERE = 80
 
 
@@ -26,16 +27,20 @@ _AMPERE = 80
 class TensorRtBackend(FamilyBackend):
     """Measures kernels on the GPU at hand, and remembers what it measured."""
 
-    family: ClassVar[Family] = Family("tensorrt", trt, ahead_of_time=False)
+    family: ClassVar[Family] = Family("tensorrt", trt, ahead_of_time=False, attention_since=_ATTENTION)
     name: ClassVar[str] = "tensorrt"
-    takes: ClassVar[frozenset[str]] = PROFILE_OPTIONS | {"opt_level", "refittable", "weight_streaming", "compatible"}
+    takes: ClassVar[frozenset[str]] = PROFILE_OPTIONS | {
+        "opt_level",
+        "refittable",
+        "weight_streaming",
+        "compatible",
+        "opset",
+    }
 
     def __post_init__(self) -> None:
-        """Refuse a library that cannot read the graphs."""
-        if tuple(map(int, self.family.version.split(".")[:2])) < _LEAST:
-            raise EngineError(
-                f"TensorRT {self.family.version} does not read the Attention operator: install 10.14 or later"
-            )
+        """Refuse a library that has not all that is called here."""
+        if self.family.release < _LEAST:
+            raise EngineError(f"TensorRT {self.family.version} is too old: install 10.3 or later")
 
     def obstacle(self) -> str | None:
         reason = cuda.no_gpu(self.device)

@@ -26,9 +26,9 @@ _CURRENT = "current"
 class TensorRtRtxBackend(FamilyBackend):
     """One plan for all the architectures that are asked for, or for this machine's."""
 
-    family: ClassVar[Family] = Family("tensorrt-rtx", trt, ahead_of_time=True)
+    family: ClassVar[Family] = Family("tensorrt-rtx", trt, ahead_of_time=True, attention_since=(1, 6))
     name: ClassVar[str] = "tensorrt-rtx"
-    takes: ClassVar[frozenset[str]] = PROFILE_OPTIONS | {"targets", "weight_streaming"}
+    takes: ClassVar[frozenset[str]] = PROFILE_OPTIONS | {"targets", "weight_streaming", "opset"}
 
     def obstacle(self) -> str | None:
         reason = cuda.no_gpu(self.device)

@@ -72,12 +72,12 @@ class FamilyBackend(ABC):
     def build(self, bundle: Bundle, component: str, folder: Path, report: Report = no_report) -> None:
         """As `Backend.build`."""
         precision = engine_precision(bundle, component, self.options.precision)
-        profiles = profiles_for(bundle, component, self.options)
+        profiles, opset = profiles_for(bundle, component, self.options), self.family.opset(self.options.opset)
         report("preparing the graph", 0)
         with tempfile.TemporaryDirectory(dir=folder) as work:  # on the disk that must have room for the plan anyway
             request = PlanRequest(
                 component=component,
-                graph=prepared_graph(bundle, component, profiles, precision, Path(work)),
+                graph=prepared_graph(bundle, component, profiles, precision, Path(work), opset),
                 inputs=bundle.component(component).inputs,
                 profiles=profiles,
                 options=self.options,
@@ -99,4 +99,6 @@ class FamilyBackend(ABC):
         words = [name for name in ("compatible", "refittable", "weight_streaming") if getattr(self.options, name)]
         if self.options.opt_level is not None:
             words.append(f"opt_level={self.options.opt_level}")
+        if (opset := self.family.opset(self.options.opset)) is not None:
+            words.append(f"opset={opset}")
         return tuple(words)

@@ -95,7 +95,8 @@ class TensorRtEngine(ProfiledEngine):
         """
         key = check_refit(self.key, self._options, bundle)
         cuda.use(self._device)
-        refit(self._family, self._engine, self._log, bundle, self.key, self.profiles)
+        opset = self._family.opset(self._options.opset)
+        refit(self._family, self._engine, self._log, bundle, self.key, self.profiles, opset)
         self.key = key
 
     def _context(self, index: int) -> ProfileContext:

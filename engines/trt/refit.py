@@ -43,14 +43,22 @@ def check_refit(key: EngineKey, options: BuildOptions, bundle: Bundle) -> Engine
     return wanted
 
 
-def refit(family: Family, engine: Any, log: Log, bundle: Bundle, key: EngineKey, profiles: Sequence[Profile]) -> None:
-    """Put the bundle's weights into an engine of the library; `key` and `profiles` are those it was built for.
+def refit(
+    family: Family,
+    engine: Any,
+    log: Log,
+    bundle: Bundle,
+    key: EngineKey,
+    profiles: Sequence[Profile],
+    opset: int | None = None,
+) -> None:
+    """Put the bundle's weights into an engine of the library; `key`, `profiles`, `opset` are those it was built for.
 
     Raises:
         EngineError: a weight is missing or does not fit.
     """
     with tempfile.TemporaryDirectory(prefix="latentrt-refit-") as folder:
-        graph = prepared_graph(bundle, key.component, profiles, key.precision, Path(folder))
+        graph = prepared_graph(bundle, key.component, profiles, key.precision, Path(folder), opset)
         refitter = family.module.Refitter(engine, log)
         parser = family.module.OnnxParserRefitter(refitter, log)
         if not (parser.refit_from_file(str(graph)) and refitter.refit_cuda_engine()):

@@ -118,6 +118,7 @@ def build(
     weight_streaming: e.BuildWeightStreaming = False,
     compatible: e.BuildCompatible = False,
     memory_limit: e.BuildMemoryLimit = None,
+    opset: e.BuildOpset = None,
     engine_dir: EngineDir = None,
 ) -> None:
     """Compile a bundle's components, and check each against PyTorch's recorded answers where it can run."""
@@ -137,8 +138,36 @@ def build(
         weight_streaming=weight_streaming,
         compatible=compatible,
         memory_limit=memory_limit,
+        opset=opset,  # type: ignore[arg-type] # `checked` looks at it
     )
     build_command(console, bundle, engine, options, engine_dir)
+
+
+@app.command()
+def onnx(
+    bundle: BundleArgument,
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="FOLDER", help="Where the graphs are written.")],
+    size: e.BuildSize = None,
+    rows: e.BuildRows = "2",
+    tokens: e.BuildTokens = "77",
+    precision: PrecisionOption = None,
+    opset: e.BuildOpset = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the folder that is there.")] = False,
+) -> None:
+    """Write the ONNX files that builds start from: in a precision, for one shape, in opset 20 for older libraries."""
+    from .commands.onnx import onnx_command
+    from .commands.words import whole_numbers
+    from .engines.options import BuildOptions
+    from .engines.size import parse_size
+
+    options = BuildOptions(
+        precision=precision,
+        sizes=tuple(map(parse_size, size or [])),
+        rows=whole_numbers("--rows", rows),
+        tokens=whole_numbers("--tokens", tokens),
+        opset=opset,  # type: ignore[arg-type] # `checked` looks at it
+    )
+    onnx_command(console, bundle, output, options, overwrite)
 
 
 @app.command()

@@ -53,6 +53,9 @@ BuildMemoryLimit = Annotated[
     typer.Option("--memory-limit", metavar="GB", help="GPU memory for one engine's weights and activations, at most."),
 ]
 BuildWeightStreaming = Annotated[bool, typer.Option("--weight-streaming", help="Let weights stay in host memory.")]
+BuildOpset = Annotated[
+    int | None, typer.Option(metavar="20", help="Write attention out in ONNX opset 20, for readers older than 23.")
+]
 BuildCompatible = Annotated[
     bool, typer.Option("--compatible", help="For other versions of the library and other GPUs, too.")
 ]

@@ -54,6 +54,24 @@ def test_no_dimension_is_free_and_no_shape_is_computed(demo_bundle: Path, compon
     assert not make_static(model, SHAPES[component])
 
 
+def test_the_unet_computes_nothing_but_its_network(demo_bundle: Path) -> None:
+    model = ir.load(Bundle.open(demo_bundle).graph("unet"))
+    make_static(model, SHAPES["unet"])
+    litter = {
+        "Shape",
+        "Size",
+        "Gather",
+        "Expand",
+        "ConstantOfShape",
+        "Range",
+        "Constant",
+        "Identity",
+        "Squeeze",
+        "Where",
+    }
+    assert not litter.intersection(node.op_type for node in model.graph)
+
+
 def test_a_dimension_that_says_more_than_a_product_stays_unknown() -> None:
     value = ir.Value(
         name="x", shape=ir.Shape(["rows", "height + 1", "2*height"]), type=ir.TensorType(ir.DataType.FLOAT)
