@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from latentrt.engines.bundle import Bundle
+from latentrt.engines.calls import call_shapes
 from latentrt.engines.choice import Wanted
 from latentrt.engines.engine import Engine
 from latentrt.engines.engine_set import open_engine
@@ -18,7 +19,6 @@ from latentrt.engines.manifest import MAX_TOKENS, SAFETY_CHECKER, TEXT_ENCODER, 
 from latentrt.engines.size import Size
 from latentrt.engines.tensor import Feeds, blank_feeds
 
-from .calls import call_shapes
 from .request import Plan
 from .residency import Residency
 from .tiling import decode

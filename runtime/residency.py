@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from latentrt.engines.bundle import Bundle
+from latentrt.engines.calls import call_shapes
 from latentrt.engines.choice import Choice, Wanted, choices
 from latentrt.engines.engine_set import EngineSet
 from latentrt.engines.errors import InputError
@@ -16,7 +17,6 @@ from latentrt.engines.process_memory import give_back, peak_bytes, resident_byte
 from latentrt.engines.profile import holds_but_rows
 from latentrt.engines.size import Size
 
-from .calls import call_shapes
 from .memory_plan import MemoryPlan, Phase, closed_first, plan_memory
 from .request import Plan, Request
 from .tiling import LEAST

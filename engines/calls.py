@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from latentrt.engines.bundle import Bundle
-from latentrt.engines.manifest import MAX_TOKENS
-from latentrt.engines.size import Size, pixels_per_unit
-from latentrt.engines.tensor import free_names
+from .bundle import Bundle
+from .manifest import MAX_TOKENS
+from .size import Size, pixels_per_unit
+from .tensor import free_names
 
 
 def call_shapes(
