@@ -75,7 +75,7 @@ class Footprint:
         """What a call takes for free dimensions of these lengths; it stays taken until the engine is closed."""
         appetite = self.appetite
         used = most_bytes(self.sets, bound, self.item * appetite.tensors, self.item * appetite.scores)
-        return _doubled(used) if appetite.doubles else used
+        return _doubled(used) + used // 10 if appetite.doubles else used  # and what lies outside of the regions
 
 
 def appetite(backend: str) -> Appetite:
