@@ -121,8 +121,7 @@ class Pipeline:
         With `tile` latents larger than that on a side are decoded in overlapping tiles (`runtime/tiling.py`): less
         memory, and a picture that differs a little.
 
-        `memory`, in bytes or words such as "4GB", is what the process (a GPU, where engines run on one) may take: a
-        request that cannot fit is refused; engines open when they run, and close for others (docs/memory.md).
+        `memory`, in bytes or words such as "4GB", is what the process, or a GPU, may take (docs/memory.md).
 
         The bundle's safety checker, where it has one, looks at every picture; with `safety_checker=False` none does,
         and a `SafetyWarning` says what the model's licence asks of you.

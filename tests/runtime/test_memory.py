@@ -40,8 +40,12 @@ def _drawn(bundle: Path, memory: str, output: Path) -> tuple[int, int, str]:
 def test_peaks_stay_within_budgets_that_force_turns_and_tiles(demo_bundle: Path, tmp_path: Path) -> None:
     code, free, told = _drawn(demo_bundle, "4GB", tmp_path / "free.png")
     assert (code, "all engines stay open" in told) == (0, True)
-    needed = _planned(told)
-    turns, tiles = needed * 9 // 10, needed * 7 // 10
+    turns = _told(r"memory: (\d+) MB planned of", told) * 9 // 10
+    code, _, told = _drawn(demo_bundle, "160MB", tmp_path / "never.png")
+    assert code == 2
+    assert re.fullmatch(r"error: 160 MB of memory are too little: unet takes \d+ MB by itself [^\n]*\n", told)
+    assert not (tmp_path / "never.png").exists()
+    tiles = _told(r"takes (\d+) MB by itself", told) + 8 * 10**6  # the UNet fits, and not the whole decoder
     code, peak, told = _drawn(demo_bundle, f"{turns // 10**6}MB", tmp_path / "turns.png")
     assert (code, "engines opened in turn" in told, "tiles" in told) == (0, True, False), told
     assert peak <= turns
@@ -51,16 +55,13 @@ def test_peaks_stay_within_budgets_that_force_turns_and_tiles(demo_bundle: Path,
     assert (code, "decoded in tiles of" in told) == (0, True), told
     assert peak <= tiles
     assert "tile" in read_facts(tmp_path / "tiles.png")
-    code, peak, told = _drawn(demo_bundle, "160MB", tmp_path / "never.png")
-    assert code == 2
-    assert re.fullmatch(r"error: 160 MB of memory are too little: \S+ takes \d+ MB by itself [^\n]*\n", told)
-    assert not (tmp_path / "never.png").exists()
 
 
-def _planned(told: str) -> int:
-    found = re.search(r"memory: ([\d.]+) (MB|GB) planned of", told)
-    assert found is not None
-    return int(float(found[1]) * {"MB": 10**6, "GB": 10**9}[found[2]])
+def _told(pattern: str, told: str) -> int:
+    """The bytes of an amount in MB that a message tells."""
+    found = re.search(pattern, told)
+    assert found is not None, told
+    return int(found[1]) * 10**6
 
 
 def test_engines_in_turn_draw_the_same_picture_and_submit_does_too(demo_bundle: Path, monkeypatch) -> None:
@@ -82,8 +83,7 @@ def test_engines_in_turn_draw_the_same_picture_and_submit_does_too(demo_bundle: 
     opened.clear()
     budget = _just_too_little(demo_bundle)
     with Pipeline.open(demo_bundle, memory=budget) as pipe:
-        drawn = [pipe.submit("a red star", **OPTIONS) for _ in range(2)]
-        images = [one.result().images[0] for one in drawn]
+        images = [pipe.submit("a red star", **OPTIONS).result().images[0] for _ in range(2)]
     assert len(opened) > 3  # some were closed, and opened again
     for image in images:
         assert np.abs(np.asarray(image, int) - np.asarray(expected, int)).max() <= 1
@@ -96,11 +96,11 @@ def test_engines_in_turn_draw_the_same_picture_and_submit_does_too(demo_bundle: 
 
 
 def _just_too_little(bundle: Path) -> int:
-    """A budget that keeps all engines but one open, in a process that has taken what it has."""
+    """A budget in which not all engines stay open, for a process that has taken what this one has."""
     from latentrt import Request
     from latentrt.runtime.request import plan
 
     request = Request(prompt="a red star", **OPTIONS)  # type: ignore[arg-type]
     with Pipeline.open(bundle, memory="64GB") as pipe:
         assert pipe.residency is not None
-        return pipe.residency.plan(request, plan(request, pipe.bundle.manifest)).peak - 5 * 10**6
+        return pipe.residency.plan(request, plan(request, pipe.bundle.manifest)).peak - 30 * 10**6
