@@ -19,7 +19,7 @@ from latentrt.engines.manifest import MAX_TOKENS, SAFETY_CHECKER, TEXT_ENCODER, 
 from latentrt.engines.size import Size
 from latentrt.engines.tensor import Feeds, blank_feeds
 
-from .request import Plan
+from .request import Plan, Request
 from .residency import Residency
 from .tiling import decode
 
@@ -64,6 +64,17 @@ class OpenEngines:
         model = self._bundle.manifest.model
         height, width = (model.vae_scale_factor * side for side in latents.shape[2:])
         return decode(self[decoder], latents / np.float32(model.scaling_factor), self.tile(decoder, (width, height)))
+
+    def check_start(self, request: Request, planned: Plan) -> None:
+        """Check that memory allows a picture, and that its decoder takes the size, before anything is run.
+
+        Raises:
+            InputError: one of them does not hold.
+            EngineError: the decoder cannot be opened.
+        """
+        if self._residency is not None:
+            self._residency.plan(request, planned)
+        self.check_held(decoder_component(planned.decoder), planned)
 
     def check_held(self, component: str, planned: Plan, tokens: int = MAX_TOKENS) -> None:
         """Check that a component's engine takes the calls of a picture, before any is made.

@@ -197,9 +197,7 @@ class Pipeline:
         """As `start`, for whoever hands the warnings on: they are in the drawing's `texts`."""
         self._check_unshared()
         planned = plan(request, self.bundle.manifest)
-        if self.residency is not None:
-            self.residency.plan(request, planned)
-        self.engines.check_held(decoder_component(planned.decoder), planned)
+        self.engines.check_start(request, planned)
         schedule = planned.schedule
         noise = open_noise(request, planned.latent_shape[0])
         start = start_noise(request, noise, planned.latent_shape) if request.latents is None else request.latents
