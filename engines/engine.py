@@ -44,6 +44,10 @@ class Engine(ABC):
         """Whether feeds of the declared dtypes and dimensions have shapes that this engine was compiled for."""
         return True
 
+    def unheld(self, feeds: Feeds) -> str | None:
+        """Why the engine does not take feeds of the declared dtypes and dimensions; None where it does."""
+        return None if self.takes(feeds) else f"the {self.key.backend} engine of {self.name} does not hold these shapes"
+
     def key_for(self, feeds: Feeds) -> EngineKey:  # noqa: ARG002 - of those that are a single engine
         """The key of the engine that runs such a call."""
         return self.key

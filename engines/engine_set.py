@@ -1,8 +1,8 @@
-"""Several engines of one component, built for other sizes: each is opened when a call first needs it."""
+"""The engines that may serve one component: each is opened when a call first needs it, and may be closed in between."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from numpy.typing import NDArray
@@ -15,33 +15,65 @@ from .key import EngineKey
 from .profile import holds_but_rows
 from .tensor import Feeds, check_feeds
 
+Admit = Callable[[Choice, Mapping[str, int]], None]  # told of a call before it runs: its engine, its free dimensions
+
+
+def admit_all(choice: Choice, bound: Mapping[str, int]) -> None:
+    """Let every engine stay."""
+
 
 class EngineSet(Engine):
     """The engines among `choices`, the best first; a call is run by the first that holds its shapes.
 
-    Before it is opened, an engine is judged by the options it was built with; then by itself.
+    An engine is judged by the options it was built with, so nothing is opened to ask. Whoever has to make room for a
+    call does so in `admit`, by `release` of this set or of others.
     """
 
-    def __init__(self, choices: Sequence[Choice]) -> None:
+    def __init__(self, choices: Sequence[Choice], admit: Admit = admit_all) -> None:
         first = choices[0]
         super().__init__(first.component, first.bundle.component(first.component), first.key)
-        self._choices = tuple(choices)
+        self.choices = tuple(choices)
+        self._admit = admit
         self._open: dict[str, Engine] = {}
 
     def takes(self, feeds: Feeds) -> bool:
-        """As `Engine.takes`; may open an engine to ask it."""
-        return self._serving(feeds) is not None
+        """As `Engine.takes`."""
+        return self.serving(feeds) is not None
 
     def key_for(self, feeds: Feeds) -> EngineKey:
         """The key of the engine that runs such a call."""
-        serving = self._serving(feeds)
+        serving = self.serving(feeds)
         return self.key if serving is None else serving.key
 
+    def unheld(self, feeds: Feeds) -> str | None:
+        """As `Engine.unheld`."""
+        return None if self.takes(feeds) else self._no_engine(check_feeds(self.name, self.inputs, feeds))
+
+    def serving(self, feeds: Feeds) -> Choice | None:
+        """The engine that runs such a call, open or not."""
+        if self._closed:
+            raise EngineError(f"the {self.name} engine is closed: open the pipeline again")
+        return self.serving_shapes(check_feeds(self.name, self.inputs, feeds))
+
+    def serving_shapes(self, bound: Mapping[str, int]) -> Choice | None:
+        """The engine that runs a call of these free dimensions, open or not."""
+        return next((choice for choice in self.choices if _holds(choice, bound)), None)
+
+    def release(self, key: EngineKey) -> None:
+        """Close one engine; a later call opens it again."""
+        engine = self._open.pop(key.id, None)
+        if engine is not None:
+            engine.close()
+
     def _run(self, feeds: Feeds) -> dict[str, NDArray[Any]]:
-        serving = self._serving(feeds)
+        serving = self.serving(feeds)
+        bound = check_feeds(self.name, self.inputs, feeds)
         if serving is None:
-            raise InputError(self._no_engine(check_feeds(self.name, self.inputs, feeds)))
-        return serving.run(feeds)
+            raise InputError(self._no_engine(bound))
+        self._admit(serving, bound)
+        if serving.key.id not in self._open:
+            self._open[serving.key.id] = serving.open()
+        return self._open[serving.key.id].run(feeds)
 
     def close(self) -> None:
         """Close those that are open."""
@@ -50,33 +82,19 @@ class EngineSet(Engine):
             engine.close()
         self._open.clear()
 
-    def _serving(self, feeds: Feeds) -> Engine | None:
-        if self._closed:
-            raise EngineError(f"the {self.name} engine is closed: open the pipeline again")
-        bound = check_feeds(self.name, self.inputs, feeds)
-        for choice in self._choices:
-            if _may_hold(choice, bound):
-                engine = self._engine(choice)
-                if engine.takes(feeds):
-                    return engine
-        return None
-
-    def _engine(self, choice: Choice) -> Engine:
-        if choice.key.id not in self._open:
-            self._open[choice.key.id] = choice.open()
-        return self._open[choice.key.id]
-
     def _no_engine(self, bound: dict[str, int]) -> str:
         asked = " ".join(f"{name}={length}" for name, length in sorted(bound.items()) if name != "rows")
-        held = "; ".join(" or ".join(map(str, choice.profiles or ())) for choice in self._choices)
-        backend = self.key.backend
+        held = "; ".join(" or ".join(map(str, choice.profiles or ())) for choice in self.choices)
+        backend, count = self.key.backend, len(self.choices)
+        what = f"the {backend} engine" if count == 1 else f"none of the {count} {backend} engines"
+        verb, they = ("does not hold", "it holds") if count == 1 else ("holds", "they hold")
         return (
-            f"none of the {len(self._choices)} {backend} engines of {self.name} holds {asked}; they hold {held}: "
+            f"{what} of {self.name} {verb} {asked}; {they} {held}: "
             f"build one for it with 'latentrt build BUNDLE --engine {backend} --size WxH'"
         )
 
 
-def _may_hold(choice: Choice, bound: dict[str, int]) -> bool:
+def _holds(choice: Choice, bound: Mapping[str, int]) -> bool:
     return choice.profiles is None or any(holds_but_rows(profile, bound) for profile in choice.profiles)
 
 

@@ -6,11 +6,15 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from .errors import BundleError
-from .wire import field, fields
+from .wire import field, fields, numbers
 
 _GRAPH = 7  # of ModelProto
-_NODE, _OUTPUT, _VALUE_INFO = 1, 12, 13  # of GraphProto
-_NAME = 1  # of ValueInfoProto
+_NODE, _INPUT, _OUTPUT, _VALUE_INFO = 1, 11, 12, 13  # of GraphProto
+_NAME, _TYPE = 1, 2  # of ValueInfoProto
+_TENSOR = 1  # of TypeProto
+_ELEMENT, _SHAPE = 1, 2  # of TypeProto.Tensor
+_DIMENSION = 1  # of TensorShapeProto
+_LENGTH, _SYMBOL = 1, 2  # of TensorShapeProto.Dimension
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,32 @@ def read_nodes(model: bytes, where: str) -> list[Node]:
         parts = [part for number, graph in fields(memoryview(model)) if number == _GRAPH for part in fields(graph)]
         return [_node(content) for number, content in parts if number == _NODE]
     except ValueError as error:  # UnicodeDecodeError too
+        raise BundleError(f"{where} is not an ONNX model: {error}; export the bundle again") from error
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """What a graph states of a tensor: ONNX's number of its element type, and its shape.
+
+    A dimension is a number, or text such as "rows" or "16*height*width"; it is "" where the graph says nothing of it.
+    """
+
+    element: int
+    shape: tuple[int | str, ...]
+
+
+def read_tensors(model: bytes, where: str) -> dict[str, Tensor]:
+    """The tensors whose type a model's main graph states, by name: its inputs, its outputs, and those between.
+
+    Raises:
+        BundleError: the bytes are not an ONNX model.
+    """
+    kinds = {_INPUT, _OUTPUT, _VALUE_INFO}
+    try:
+        parts = [part for number, graph in fields(memoryview(model)) if number == _GRAPH for part in fields(graph)]
+        infos = [bytes(content) for number, content in parts if number in kinds]
+        return {_text(info, _NAME): _tensor(_message(memoryview(info), _TYPE, _TENSOR)) for info in infos}
+    except ValueError as error:
         raise BundleError(f"{where} is not an ONNX model: {error}; export the bundle again") from error
 
 
@@ -69,6 +99,24 @@ def _node(content: memoryview) -> Node:
             parts[number].append(bytes(value).decode())
     inputs, outputs = (tuple(filter(None, parts[number])) for number in (1, 2))
     return Node(next(iter(parts[3]), ""), next(iter(parts[4]), ""), inputs, outputs)
+
+
+def _message(message: memoryview, *path: int) -> memoryview:
+    """The message inside a message that a path of field numbers leads to; an empty one where there is none."""
+    for number in path:
+        message = next((value for found, value in fields(message) if found == number), memoryview(b""))
+    return message
+
+
+def _tensor(content: memoryview) -> Tensor:
+    element = next((value for number, value in numbers(content) if number == _ELEMENT), 0)
+    dimensions = (part for number, part in fields(_message(content, _SHAPE)) if number == _DIMENSION)
+    return Tensor(element, tuple(map(_dimension, dimensions)))
+
+
+def _dimension(content: memoryview) -> int | str:
+    length = next((value for number, value in numbers(content) if number == _LENGTH), None)
+    return _text(bytes(content), _SYMBOL) if length is None else length
 
 
 def _text(message: bytes, number: int) -> str:

@@ -34,6 +34,10 @@ class ProfiledEngine(Engine):
         sides = free_names(component.inputs) & {"width", "height"}
         self._pixels = {axis: pixels_per_unit(bundle, name, axis) for axis in sides}
 
+    def unheld(self, feeds: Feeds) -> str | None:
+        """As `Engine.unheld`: names the nearest profile, and the build that gives the right one."""
+        return None if self.takes(feeds) else self._no_profile(check_feeds(self.name, self.inputs, feeds))
+
     def takes(self, feeds: Feeds) -> bool:
         """As `Engine.takes`: whether some profile holds the call, whatever its rows."""
         bound = check_feeds(self.name, self.inputs, feeds)

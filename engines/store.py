@@ -21,6 +21,7 @@ from .manifest import FileRecord
 from .options import DEFAULTS, BuildOptions
 from .threshold import component_threshold
 from .verification import Verification, check_calls, summary
+from .working_set import WorkingSet, working_sets
 
 RECORD = "engine.json"
 
@@ -32,6 +33,7 @@ class EngineRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     files: dict[str, FileRecord]
     verification: Verification | None  # None: built for another machine, and not yet run on it
     options: BuildOptions = DEFAULTS
+    working_sets: tuple[WorkingSet, ...] = ()  # of its graph; none where that does not state its shapes
 
 
 def engine_folder(bundle: Bundle, key: EngineKey) -> Path:
@@ -83,9 +85,23 @@ def build(backend: Backend, bundle: Bundle, component: str, report: Report = no_
         }
         report("checking", 0)
         verification = None if backend.obstacle() else _checked(backend, bundle, component, beside)
-        record = EngineRecord(key=key, files=files, verification=verification, options=backend.options)
+        record = EngineRecord(
+            key=key,
+            files=files,
+            verification=verification,
+            options=backend.options,
+            working_sets=_working_sets(bundle, component),
+        )
         _write_record(beside / RECORD, record)
     return record, True
+
+
+def _working_sets(bundle: Bundle, component: str) -> tuple[WorkingSet, ...]:
+    """What a memory budget asks of an engine later, where its graph may be gone."""
+    graph = bundle.graph(component)
+    with suppress(EngineError):  # an engine is none the worse for it
+        return working_sets(graph.read_bytes(), str(graph))
+    return ()
 
 
 def _checked(backend: Backend, bundle: Bundle, component: str, folder: Path) -> Verification:

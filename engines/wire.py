@@ -16,6 +16,19 @@ def fields(message: memoryview) -> Iterator[tuple[int, memoryview]]:
     Raises:
         ValueError: the bytes are not a message, or hold what no exporter writes (groups, huge field numbers).
     """
+    return ((number, content) for number, content in _parts(message) if not isinstance(content, int))
+
+
+def numbers(message: memoryview) -> Iterator[tuple[int, int]]:
+    """The fields of a message that are whole numbers, as (field number, value).
+
+    Raises:
+        ValueError: as `fields`.
+    """
+    return ((number, value) for number, value in _parts(message) if isinstance(value, int))
+
+
+def _parts(message: memoryview) -> Iterator[tuple[int, memoryview | int]]:
     at = 0
     while at < len(message):
         tag, at = _varint(message, at)
@@ -23,7 +36,8 @@ def fields(message: memoryview) -> Iterator[tuple[int, memoryview]]:
         if not 8 <= tag < 2**32:  # protobuf's C++ parser drops the higher bits: a field could hide behind them
             raise ValueError(f"field number {tag >> 3} at byte {at}")
         if wire == _VARINT:
-            _, at = _varint(message, at)
+            value, at = _varint(message, at)
+            yield tag >> 3, value
             continue
         if wire == _BYTES:
             length, at = _varint(message, at)

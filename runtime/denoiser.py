@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,11 +13,13 @@ from numpy.typing import NDArray
 from latentrt.engines.distilled import guidance_embedding, guidance_width
 from latentrt.engines.engine import Engine
 from latentrt.engines.manifest import TIMESTEP_COND
+from latentrt.engines.tensor import check_feeds
 
 from .guidance import Guidance
 from .query import Query
 
 Prediction = Literal["epsilon", "v_prediction"]
+RowLimit = Callable[[Mapping[str, int]], int]
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,10 +59,11 @@ class Question:
 class Denoiser:
     """Knows what samplers need not: input scaling, eps or v prediction, and classifier-free guidance.
 
-    `max_rows` bounds the rows of one UNet call; more questions take more calls.
+    `max_rows` bounds the rows of one UNet call, for all sizes or by the call's free dimensions; more questions take
+    more calls.
     """
 
-    def __init__(self, unet: Engine, prediction: Prediction, max_rows: int) -> None:
+    def __init__(self, unet: Engine, prediction: Prediction, max_rows: int | RowLimit) -> None:
         self._unet = unet
         self._prediction = prediction
         self._max_rows = max_rows
@@ -83,13 +86,16 @@ class Denoiser:
 
     def _run(self, parts: Sequence[tuple[NDArray[np.float32], ...]]) -> NDArray[np.float32]:
         sample, timestep, text, scale = (np.concatenate(column) for column in zip(*parts, strict=True))
+        feeds = {"sample": sample, "timestep": timestep, "encoder_hidden_states": text}
+        if self._guidance_width is not None:
+            feeds[TIMESTEP_COND] = guidance_embedding(scale, self._guidance_width)
+        most = self._max_rows
+        if not isinstance(most, int):
+            most = most(check_feeds(self._unet.name, self._unet.inputs, feeds))
         outputs = []
-        for start in range(0, len(sample), self._max_rows):
-            chunk = slice(start, start + self._max_rows)
-            feeds = {"sample": sample[chunk], "timestep": timestep[chunk], "encoder_hidden_states": text[chunk]}
-            if self._guidance_width is not None:
-                feeds[TIMESTEP_COND] = guidance_embedding(scale[chunk], self._guidance_width)
-            outputs.append(self._unet.run(feeds)[self._output])
+        for start in range(0, len(sample), most):
+            chunk = {name: array[start : start + most] for name, array in feeds.items()}
+            outputs.append(self._unet.run(chunk)[self._output])
         return outputs[0] if len(outputs) == 1 else np.concatenate(outputs)
 
     def _denoised(self, question: Question, output: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -19,6 +19,7 @@ from latentrt.engines.bundle import Bundle
 from latentrt.engines.choice import Wanted
 from latentrt.engines.errors import EngineError, InputError
 from latentrt.engines.manifest import SAFETY_CHECKER, TEXT_ENCODER, UNET, Precision, decoder_component
+from latentrt.engines.memory_words import parse_memory
 from latentrt.engines.version import __version__
 
 from .conditioning import condition
@@ -32,12 +33,13 @@ from .prompt.encoder import PromptEncoder
 from .prompt.textual_inversion import read_textual_inversion
 from .prompt.token_table import TokenTable
 from .request import Request, plan
+from .residency import Limits, Residency
 from .safety import SafetyChecker, SafetyWarning, switched_off, verdict
 from .samplers import sampler_with_eta
 from .seeds import open_noise, start_noise
 from .stream import Stream
 from .submission import Submission
-from .tiling import check_tile, decode
+from .tiling import check_tile
 from .tokenizer import ClipTokenizer
 from .worker import Worker
 
@@ -64,15 +66,17 @@ class Pipeline:
         *,
         max_rows: int = MAX_ROWS,
         tile: int | None = None,
+        memory: int | None = None,
         safety_checker: bool = True,
     ) -> None:
         if max_rows < 1:
             raise InputError(f"max_rows is a whole number, 1 or more; got {max_rows!r}")
         check_tile(tile)
         self.bundle = bundle
-        self.tile = tile
         self.wanted, self.chosen_because = choose(bundle, wanted) if wanted.engine == AUTO else (wanted, "")
-        self.engines = OpenEngines(bundle, self.wanted, tile)
+        limits = None if memory is None else Limits(memory, max_rows, tile, safety_checker)
+        self.residency = None if limits is None else Residency(bundle, self.wanted, limits)
+        self.engines = OpenEngines(bundle, self.wanted, tile, self.residency)
         self._worker: Worker | None = None
         self._submitting = threading.Lock()
         self._closed = False
@@ -85,7 +89,8 @@ class Pipeline:
             facts = bundle.manifest.safety_checker if safety_checker else None
             self._safety_checker = None if facts is None else SafetyChecker(self.engines[SAFETY_CHECKER], bundle, facts)
             on_failure.pop_all()
-        self._loop = DenoisingLoop(Denoiser(unet, bundle.manifest.model.prediction_type, max_rows))
+        rows = max_rows if self.residency is None else self.residency.rows
+        self._loop = DenoisingLoop(Denoiser(unet, bundle.manifest.model.prediction_type, rows))
 
     @classmethod
     def open(
@@ -98,6 +103,7 @@ class Pipeline:
         device: int = 0,
         max_rows: int = MAX_ROWS,
         tile: int | None = None,
+        memory: int | str | None = None,
         safety_checker: bool = True,
         allow_unverified: bool = False,
     ) -> Self:
@@ -115,6 +121,8 @@ class Pipeline:
         With `tile` latents larger than that on a side are decoded in overlapping tiles (`runtime/tiling.py`): less
         memory, and a picture that differs a little.
 
+        `memory`, in bytes or words such as "4GB", is what the process, or a GPU, may take (docs/memory.md).
+
         The bundle's safety checker, where it has one, looks at every picture; with `safety_checker=False` none does,
         and a `SafetyWarning` says what the model's licence asks of you.
 
@@ -127,7 +135,8 @@ class Pipeline:
         wanted = Wanted(engine=engine, precision=precision, device=device, allow_unverified=allow_unverified)
         if not safety_checker:
             warnings.warn(switched_off(bundle.manifest.licence), SafetyWarning, stacklevel=2)
-        return cls(bundle, wanted, max_rows=max_rows, tile=tile, safety_checker=safety_checker)
+        budget = parse_memory(memory) if isinstance(memory, str) else memory
+        return cls(bundle, wanted, max_rows=max_rows, tile=tile, memory=budget, safety_checker=safety_checker)
 
     def load_textual_inversion(self, path: str | Path, token: str | None = None) -> str:
         """Make a `.safetensors` embedding a word of later prompts; returns the word.
@@ -188,12 +197,14 @@ class Pipeline:
         """As `start`, for whoever hands the warnings on: they are in the drawing's `texts`."""
         self._check_unshared()
         planned = plan(request, self.bundle.manifest)
+        self.engines.check_start(request, planned)
         schedule = planned.schedule
         noise = open_noise(request, planned.latent_shape[0])
         start = start_noise(request, noise, planned.latent_shape) if request.latents is None else request.latents
         x = start * np.float32(schedule.init_scale)
         sampling = sampler_with_eta(request.sampler, request.eta)(x, schedule, noise)
         texts, conditioning = condition(self._prompts, request, self.bundle.component(UNET))
+        self.engines.check_held(UNET, planned, len(texts.positive))
         job = Job(sampling, conditioning, schedule.steps, np.float32(schedule.final_scale), on_step)
         self._loop.join(job)
         return Drawing(request, planned, texts, job)
@@ -234,13 +245,8 @@ class Pipeline:
 
         What it gives is not checked for safety.
         """
-        return self._owned(lambda: self._decoded(latents, decoder))
-
-    def _decoded(self, latents: NDArray[np.float32], decoder: str | None) -> NDArray[np.float32]:
-        manifest = self.bundle.manifest
-        engine = self.engines[decoder_component(decoder or manifest.default_decoder)]
-        scaled = latents / np.float32(manifest.model.scaling_factor)
-        return decode(engine, scaled, self.tile)
+        name = decoder_component(decoder or self.bundle.manifest.default_decoder)
+        return self._owned(lambda: self.engines.decode(name, latents))
 
     def close(self, *, finish: bool = True) -> None:
         """Close all engines. What was submitted is drawn to its end first, or with `finish=False` cancelled.
@@ -282,18 +288,11 @@ class Pipeline:
             )
 
     def _facts(self, drawing: Drawing, index: int, flagged: list[bool] | None) -> dict[str, str]:
-        planned, wanted = drawing.plan, self.wanted
-        used = [UNET, TEXT_ENCODER, decoder_component(planned.decoder)]
-        used += [] if flagged is None else [SAFETY_CHECKER]
-        tokens = len(drawing.texts.positive)
-        keys = " ".join(f"{component}={self.engines.key(component, planned, tokens).id}" for component in used)
-        tiled = self.tile is not None and max(planned.latent_shape[2:]) > self.tile
         return {
-            **({"allow_unverified": "yes"} if wanted.allow_unverified else {}),
-            **({"tile": str(self.tile)} if tiled else {}),
-            **request_facts(drawing.request, planned, drawing.texts, index),
+            **({"allow_unverified": "yes"} if self.wanted.allow_unverified else {}),
+            **request_facts(drawing.request, drawing.plan, drawing.texts, index),
             "safety_checker": verdict(flagged, index, self.bundle.manifest.safety_checker is not None),
             "bundle": self.bundle.hash,
-            "engine": f"{wanted.engine} {keys}",
+            **self.engines.facts(drawing.plan, len(drawing.texts.positive), checked=flagged is not None),
             "latentrt": __version__,
         }

@@ -15,7 +15,7 @@ except ImportError as error:
         "engines on NVIDIA GPUs need cuda-python: pip install 'latentrt[tensorrt]', or 'latentrt[rtx]'"
     ) from error
 
-__all__ = ["Gpu", "call", "cudart", "find_gpu", "no_gpu", "use"]
+__all__ = ["Gpu", "call", "cudart", "find_gpu", "no_gpu", "use", "used_bytes"]
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,13 @@ def find_gpu(device: int) -> Gpu:
     properties = call(cudart.cudaGetDeviceProperties, device)
     name = properties.name.split(b"\0")[0].decode(errors="replace")
     return Gpu(name, f"sm{properties.major}{properties.minor}", _driver())
+
+
+def used_bytes(device: int) -> int:
+    """What is taken of a GPU's memory, by all processes together."""
+    use(device)
+    free, total = call(cudart.cudaMemGetInfo)
+    return int(total - free)
 
 
 def use(device: int) -> None:

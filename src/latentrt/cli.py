@@ -24,6 +24,7 @@ from .commands.option_types import (
     DeviceOption,
     EngineDir,
     EngineOption,
+    MemoryOption,
     PrecisionOption,
     TileOption,
 )
@@ -243,6 +244,7 @@ def generate(
     decoder: g.Decoder = None,
     safety_checker: g.SafetyChecker = True,
     tile: TileOption = None,
+    memory: MemoryOption = None,
     engine: AnyEngineOption = DEFAULT_ENGINE,
     precision: PrecisionOption = None,
     engine_dir: EngineDir = None,
@@ -254,6 +256,7 @@ def generate(
     from .commands.generate import Switches, chosen_spacing, generate_command
     from .commands.words import numbers
     from .engines.choice import Wanted
+    from .engines.memory_words import parse_memory
     from .runtime.request import Request
 
     request = Request(
@@ -282,7 +285,8 @@ def generate(
         clip_skip=clip_skip,
     )
     wanted = Wanted(engine=engine, precision=precision, device=device, allow_unverified=allow_unverified)
-    switches = Switches(wanted=wanted, engine_dir=engine_dir, safety_checker=safety_checker, tile=tile)
+    budget = None if memory is None else parse_memory(memory)
+    switches = Switches(wanted, engine_dir=engine_dir, safety_checker=safety_checker, tile=tile, memory=budget)
     generate_command(console, bundle, request, output, switches, embeddings=embedding or [])
 
 

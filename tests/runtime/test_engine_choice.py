@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from latentrt import Pipeline
+from latentrt import Pipeline, Request
 from latentrt.cli import run
 from latentrt.engines import auto, store
 from latentrt.engines.bundle import Bundle
@@ -54,8 +54,24 @@ def test_each_size_is_drawn_by_the_engine_that_was_built_for_it(bundle: Path, bu
             np.testing.assert_allclose(drawn.latents, expected.latents, rtol=0, atol=1e-3)
             assert f"unet={keys[size][UNET]} " in drawn.facts[0]["engine"]
             assert drawn.facts[0]["engine"].endswith(f"vae_decoder.kl-f8={keys[size]['vae_decoder.kl-f8']}")
-        with pytest.raises(InputError, match=r"none of the 2 sized engines of unet holds .*; they hold "):
+        with pytest.raises(InputError, match=r"none of the 2 sized engines of vae_decoder.kl-f8 holds .*; they hold "):
             pipe.generate(PROMPT, width=64, height=64, **QUICK)
+
+
+def test_a_size_that_the_decoder_does_not_hold_fails_before_anything_is_drawn(bundle: Path, build, monkeypatch) -> None:
+    keys = build(OWN)
+    build(WIDE)
+    opened = Bundle.open(bundle)
+    for record in store.records(opened):  # of the decoder's engines the one for the model's own size stays
+        if record.key.component == "vae_decoder.kl-f8" and record.key.id != keys["vae_decoder.kl-f8"]:
+            shutil.rmtree(store.engine_folder(opened, record.key))
+    with Pipeline.open(bundle, engine="sized") as pipe:
+        unheld = r"the sized engine of vae_decoder.kl-f8 holds no profile for height=8 width=24; .* --size 192x64"
+        with pytest.raises(InputError, match=unheld):
+            pipe.start(Request(prompt=PROMPT, width=WIDE[0], height=WIDE[1]))
+        assert pipe.step() == []
+        with pytest.raises(InputError, match=unheld):
+            pipe.submit(PROMPT, width=WIDE[0], height=WIDE[1]).result()
 
 
 def test_engines_may_lie_outside_of_the_bundle(bundle: Path, build, tmp_path: Path, capfd) -> None:

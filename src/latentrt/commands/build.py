@@ -12,7 +12,10 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from latentrt.engines import store
 from latentrt.engines.backend import Report, get_backend
+from latentrt.engines.build_estimate import check_room, estimate
 from latentrt.engines.bundle import Bundle
+from latentrt.engines.key import EngineKey
+from latentrt.engines.memory_words import told
 from latentrt.engines.options import BuildOptions, checked
 
 
@@ -22,6 +25,7 @@ def build_command(console: Console, path: Path, engine: str, options: BuildOptio
     bundle = Bundle.open(path, engine_dir)
     if obstacle := backend.obstacle():
         console.print(f"note: these engines are built, and not checked: {obstacle}", markup=False)
+    _estimate(console, bundle, [backend.key(bundle, component) for component in bundle.manifest.components])
     for component in bundle.manifest.components:
         started = time.perf_counter()
         with _progress(console, component) as report:
@@ -29,6 +33,20 @@ def build_command(console: Console, path: Path, engine: str, options: BuildOptio
         seconds = time.perf_counter() - started
         state = f"built in {seconds:.1f} s" if new else "already built"
         print(f"{component:24} {record.key.id}  {state}, {_verdict(record)}")
+
+
+def _estimate(console: Console, bundle: Bundle, keys: list[EngineKey]) -> None:
+    """Tell what those that are not built yet will take, and refuse where the disk has no room for them."""
+    found = {key: estimate(bundle, key) for key in keys if not store.engine_folder(bundle, key).exists()}
+    for key, takes in found.items():
+        console.print(
+            f"{key.component:24} about {told(takes.disk)} on disk, and {told(takes.memory)} of memory to build",
+            markup=False,
+            highlight=False,
+        )
+    if found:
+        scratch = max(takes.room - takes.disk for takes in found.values())  # of one build at a time
+        check_room(bundle.engine_dir, sum(takes.disk for takes in found.values()) + scratch)
 
 
 def _verdict(record: store.EngineRecord) -> str:

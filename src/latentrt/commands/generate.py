@@ -20,6 +20,7 @@ from latentrt.runtime.pipeline import Pipeline
 from latentrt.runtime.request import Request, plan
 from latentrt.runtime.stream import Stream
 
+from .memory import peak_line, planned_line
 from .printing import one_line
 
 FLAGGED = "the safety checker found unsafe content in the picture; try another prompt or seed"
@@ -33,6 +34,7 @@ class Switches:
     engine_dir: Path | None = None
     safety_checker: bool = True
     tile: int | None = None
+    memory: int | None = None
 
 
 def generate_command(
@@ -63,6 +65,7 @@ def generate_command(
             engine_dir=switches.engine_dir,
             device=wanted.device,
             tile=switches.tile,
+            memory=switches.memory,
             safety_checker=switches.safety_checker,
             allow_unverified=wanted.allow_unverified,
         )
@@ -71,9 +74,14 @@ def generate_command(
             console.print(one_line(pipeline.chosen_because), markup=False)
         for word in embeddings:
             _load(pipeline, word)
+        fits = None if pipeline.residency is None else pipeline.residency.plan(request, planned)
+        if fits is not None:
+            console.print(planned_line(fits, planned), markup=False)
         result = _draw(console, Stream(pipeline, request), planned.schedule.steps)
         for place, image in zip(places, result.images, strict=True):
             place.write_bytes(png_bytes(image))
+        if fits is not None and pipeline.residency is not None:
+            console.print(peak_line(fits, pipeline.residency.peak()), markup=False)
     for name, flagged in zip(names, result.flagged or [False] * len(names), strict=True):
         if flagged:
             console.print(f"flagged: {one_line(str(name))} is black: {FLAGGED}", markup=False)

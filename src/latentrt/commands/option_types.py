@@ -23,6 +23,10 @@ DeviceOption = Annotated[int, typer.Option(metavar="N", min=0, help="Which of se
 AllowUnverified = Annotated[
     bool, typer.Option("--allow-unverified", help="Draw with an engine even where it failed verification.")
 ]
+MemoryOption = Annotated[
+    str | None,
+    typer.Option(metavar="AMOUNT", help="What may be taken, such as 4GB: engines are opened in turn where that helps."),
+]
 TileOption = Annotated[
     int | None,
     typer.Option(metavar="LATENTS", help="Decode in tiles of this side, 64 for 512 pixels, where it is larger."),
