@@ -15,6 +15,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
+from latentrt.engines.passes.for_onnxruntime import rewrite
 from latentrt.engines.passes.half import HALVES, to_half
 from latentrt.engines.passes.static import make_static
 from latentrt.engines.passes.written_out import write_out
@@ -31,6 +32,7 @@ STAGES: dict[str, tuple[str, ...]] = {
     "static": ("static",),
     "static, fp16": ("static", "fp16"),
     "static, bf16": ("static", "bf16"),
+    "for onnxruntime": ("for onnxruntime",),
     "opset 20": ("opset 20",),
     "opset 20, static": ("opset 20", "static"),
     "opset 20, static, fp16": ("opset 20", "static", "fp16"),
@@ -63,6 +65,8 @@ def counted(graph: Path, passes: tuple[str, ...], bound: Mapping[str, int]) -> C
     for name in passes:
         if name == "static":
             make_static(model, bound)
+        elif name == "for onnxruntime":
+            rewrite(model)
         elif name == "opset 20":
             write_out(model)
         else:

@@ -68,7 +68,7 @@ class OnnxRuntimeBackend:
             device=cpu(),
             precision="fp32",
             profile="any",
-            flags=("multi-head-attention",),  # what a build rewrites before ONNX Runtime optimises
+            flags=("instance-norm", "multi-head-attention"),  # what a build rewrites before ONNX Runtime optimises
         )
 
     def obstacle(self) -> str | None:
@@ -84,7 +84,7 @@ class OnnxRuntimeBackend:
         )
         graph = bundle.graph(component)
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(graph.parent))
-        _session(component, graph_pass("multi_head").multi_head_bytes(graph), options)
+        _session(component, graph_pass("for_onnxruntime").onnxruntime_bytes(graph), options)
 
     def open(self, bundle: Bundle, component: str, folder: Path | None) -> Engine:
         graph = bundle.graph(component) if folder is None else folder / GRAPH

@@ -7,20 +7,12 @@ Stable Diffusion 1.5 with two rows at 512x512.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 DOMAIN = "com.microsoft"
 _HEADS_APART = (0, 2, 1, 3)  # (rows, tokens, heads, width) -> (rows, heads, tokens, width), and back
-
-
-def multi_head_bytes(graph: Path) -> bytes:
-    """A graph of a bundle after `to_multi_head`, serialized; its weights stay where they are, by their file's name."""
-    model = ir.load(graph)
-    to_multi_head(model)
-    return ir.to_proto(model).SerializeToString()  # type: ignore[no-any-return]
 
 
 def to_multi_head(model: ir.Model) -> bool:
