@@ -38,12 +38,13 @@ def _fuse(graph: ir.Graph, attention: ir.Node) -> bool:
         attributes["scale"] = attention.attributes["scale"].as_float()
     fused = ir.node("MultiHeadAttention", joined, attributes, domain=DOMAIN, name=attention.name)
     [result] = fused.outputs
-    result.name, result.shape, result.type = output.name, output.shape, output.type
+    name, result.shape, result.type = output.name, output.shape, output.type
     last = output.producer()
     assert last is not None
     graph.insert_before(last, fused)
-    output.replace_all_uses_with(result)
+    ir.convenience.replace_all_uses_with(output, result, replace_graph_outputs=True)
     graph.remove(last, safe=True)
+    output.name, result.name = f"{name}.replaced", name
     return True
 
 
@@ -87,4 +88,6 @@ def _producer(value: ir.Value | None, op_type: str) -> ir.Node | None:
 
 def _only_user(outputs: Sequence[ir.Value], op_type: str) -> ir.Node | None:
     users = [use.node for output in outputs for use in output.uses()]
+    if any(output.is_graph_output() for output in outputs):
+        return None
     return users[0] if len(users) == 1 and users[0].op_type == op_type else None

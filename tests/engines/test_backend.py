@@ -30,7 +30,7 @@ def test_every_name_gives_a_backend_of_this_name() -> None:
 
 @pytest.mark.skipif(importlib.util.find_spec("tensorrt") is not None, reason="TensorRT is installed")
 def test_tensorrt_says_what_to_install() -> None:
-    with pytest.raises(EngineError, match=r"needs TensorRT 10.14 or later: pip install 'latentrt\[tensorrt\]'"):
+    with pytest.raises(EngineError, match=r"needs TensorRT 10.3 or later: pip install 'latentrt\[tensorrt\]'"):
         get_backend("tensorrt")
 
 

@@ -80,3 +80,19 @@ def test_a_built_engine_holds_norms_and_attention_whole(demo_bundle: Path, tmp_p
     norms = sum(node.op_type == "GroupNormalization" for node in ir.load(bundle.graph(component)).graph)
     assert (nodes["InstanceNormalization"], nodes["MultiHeadAttention"]) == (norms, ATTENTIONS[component])
     assert not nodes.keys() & {"Attention", "GroupNormalization", "ReduceMean", "Sqrt"}
+
+
+def test_tensors_that_are_asked_for_keep_their_names(demo_bundle: Path) -> None:
+    """`verify --bisect` marks tensors of a graph as outputs: what it fuses must not be among those inside."""
+    model = ir.load(Bundle.open(demo_bundle).graph("vae_decoder.kl-f8"))
+    [attention] = (node for node in model.graph if node.op_type == "Attention")
+    transposed = next(iter(attention.outputs[0].uses())).node.outputs[0]
+    joined = next(iter(transposed.uses())).node.outputs[0]
+    model.graph.outputs.append(joined)
+    asked = [value.name for value in model.graph.outputs]
+    assert to_multi_head(model)
+    assert [value.name for value in model.graph.outputs] == asked
+    model = ir.load(Bundle.open(demo_bundle).graph("vae_decoder.kl-f8"))
+    [attention] = (node for node in model.graph if node.op_type == "Attention")
+    model.graph.outputs.append(attention.outputs[0])
+    assert not to_multi_head(model)
