@@ -23,9 +23,9 @@ from latentrt.engines.golden import GoldenCase
 from latentrt.engines.manifest import UNET
 from latentrt.engines.metrics import difference
 from latentrt.engines.options import BuildOptions
+from latentrt.engines.process_memory import peak_bytes
 from latentrt.engines.tensor import Feeds
 
-from .peak_memory import peak_bytes
 from .unet_bundle import open_unet_bundle, timed_case
 
 Call = Callable[[Feeds], NDArray[Any]]

@@ -14,8 +14,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO
 
+from latentrt.engines.process_memory import peak_bytes
+
 from .gpu_contestants import ENTRIES, Contestant, EngineContestant, recorded
-from .peak_memory import peak_bytes
 
 _WARMING = 3  # calls before those that count
 

@@ -16,9 +16,8 @@ from .errors import EngineError, OutputError
 from .footprint import MB, Footprint, appetite, component_sets, weight_bytes
 from .graph import read_nodes
 from .key import EngineKey
+from .manifest import ITEM_BYTES
 from .memory_words import told
-
-_ITEM = {"fp32": 4, "fp16": 2, "bf16": 2}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +61,7 @@ def estimate(bundle: Bundle, key: EngineKey) -> BuildEstimate:
     component, cost = key.component, _COSTS[key.backend]
     stated = bundle.component(component)
     weights = weight_bytes(bundle, component)
-    item = _ITEM[key.precision] / _ITEM[stated.precision]
+    item = ITEM_BYTES[key.precision] / ITEM_BYTES[stated.precision]
     graph = bundle.file(stated.graph) if stated.graph is not None else bundle.graph(component)
     nodes = len(read_nodes(graph.read_bytes(), str(graph)))
     disk = cost.disk * weights * (1.0 if cost.keeps_fp32 else item) + cost.disk_node * nodes

@@ -47,13 +47,12 @@ class EngineSet(Engine):
 
     def unheld(self, feeds: Feeds) -> str | None:
         """As `Engine.unheld`."""
-        return None if self.takes(feeds) else self._no_engine(check_feeds(self.name, self.inputs, feeds))
+        bound = self._bound(feeds)
+        return self._no_engine(bound) if self.serving_shapes(bound) is None else None
 
     def serving(self, feeds: Feeds) -> Choice | None:
         """The engine that runs such a call, open or not."""
-        if self._closed:
-            raise EngineError(f"the {self.name} engine is closed: open the pipeline again")
-        return self.serving_shapes(check_feeds(self.name, self.inputs, feeds))
+        return self.serving_shapes(self._bound(feeds))
 
     def serving_shapes(self, bound: Mapping[str, int]) -> Choice | None:
         """The engine that runs a call of these free dimensions, open or not."""
@@ -66,8 +65,8 @@ class EngineSet(Engine):
             engine.close()
 
     def _run(self, feeds: Feeds) -> dict[str, NDArray[Any]]:
-        serving = self.serving(feeds)
-        bound = check_feeds(self.name, self.inputs, feeds)
+        bound = self._bound(feeds)
+        serving = self.serving_shapes(bound)
         if serving is None:
             raise InputError(self._no_engine(bound))
         self._admit(serving, bound)
@@ -81,6 +80,12 @@ class EngineSet(Engine):
         for engine in self._open.values():
             engine.close()
         self._open.clear()
+
+    def _bound(self, feeds: Feeds) -> dict[str, int]:
+        """The free dimensions of a call, which fits the component's inputs."""
+        if self._closed:
+            raise EngineError(f"the {self.name} engine is closed: open the pipeline again")
+        return check_feeds(self.name, self.inputs, feeds)
 
     def _no_engine(self, bound: dict[str, int]) -> str:
         asked = " ".join(f"{name}={length}" for name, length in sorted(bound.items()) if name != "rows")

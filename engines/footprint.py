@@ -13,10 +13,10 @@ from dataclasses import dataclass, replace
 from .bundle import Bundle
 from .choice import Choice
 from .errors import EngineError
+from .manifest import ITEM_BYTES
 from .working_set import WorkingSet, most_bytes, working_sets
 
 MB, MIB = 10**6, 2**20
-_ITEM = {"fp32": 4, "fp16": 2, "bf16": 2}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,13 +107,13 @@ def footprint(choice: Choice) -> Footprint:
     takes = appetite(choice.backend.name)
     precision = choice.key.precision
     stored = choice.bundle.component(choice.component).precision
-    item = _ITEM[precision] / _ITEM[stored]
+    item = ITEM_BYTES[precision] / ITEM_BYTES[stored]
     files = sum(file.size for file in choice.record.files.values()) if choice.record is not None else 0
     weights = weight_bytes(choice.bundle, choice.component) * item if files == 0 else files
     if takes.built_scores is not None and files:
         takes = replace(takes, scores=takes.built_scores)
     if takes.files and files:  # its files hold fp32, whatever it computes in
-        weights = files * _ITEM[precision] / _ITEM["fp32"]
+        weights = files * ITEM_BYTES[precision] / ITEM_BYTES["fp32"]
     held = takes.engine + takes.weights * weights + takes.files * (files or weights)
     opening = 0 if files else takes.opening * weights
     return Footprint(int(held), int(opening), takes, _sets(choice), item)

@@ -36,6 +36,7 @@ _Deviation = Annotated[float, msgspec.Meta(gt=0, le=1000)]
 _Beta = Annotated[float, msgspec.Meta(gt=0, lt=1)]
 _Specs = Annotated[tuple[TensorSpec, ...], msgspec.Meta(min_length=1)]
 Precision = Literal["fp32", "fp16", "bf16"]
+ITEM_BYTES = {"fp32": 4, "fp16": 2, "bf16": 2}
 ExportPrecision = Literal["fp32", "fp16"]  # of a bundle's graphs; engines compute in any that they can
 _Sha256 = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
 _EngineId = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{16}\Z")]

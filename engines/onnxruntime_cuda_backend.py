@@ -20,7 +20,7 @@ from .errors import EngineError, first_line
 from .key import EngineKey, component_key
 from .manifest import Precision
 from .options import DEFAULTS, PROFILE_OPTIONS, BuildOptions
-from .prepared_graph import GRAPH, engine_precision, stored_graph
+from .prepared_graph import GRAPH, engine_precision, prepared_graph, stored_graph
 from .profile import Profile, profile_text, profiles_for
 from .profiled import ProfiledEngine
 from .tensor import Feeds, check_feeds, resolve_shape
@@ -146,7 +146,8 @@ class OnnxRuntimeCudaBackend:
     def build(self, bundle: Bundle, component: str, folder: Path, report: Report = no_report) -> None:
         report("preparing the graph", 0)
         precision = engine_precision(bundle, component, self.options.precision)
-        stored_graph(bundle, component, self._profiles(bundle, component), precision, folder)
+        prepared = prepared_graph(bundle, component, self._profiles(bundle, component), precision, folder)
+        stored_graph(prepared, bundle, component, folder)
 
     def open(self, bundle: Bundle, component: str, folder: Path | None) -> Engine:
         folder = built_folder(self, bundle, component, folder)

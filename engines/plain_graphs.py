@@ -9,7 +9,7 @@ from pathlib import Path
 from .atomic import new_folder
 from .bundle import Bundle
 from .options import BuildOptions
-from .prepared_graph import engine_precision, stored_graph
+from .prepared_graph import engine_precision, prepared_graph, stored_graph
 from .profile import profile_text, profiles_for
 
 
@@ -41,7 +41,9 @@ def write_graphs(
             (beside / component).mkdir()
             profiles = profiles_for(bundle, component, options)
             precision = engine_precision(bundle, component, options.precision)
-            graph = stored_graph(bundle, component, profiles, precision, beside / component, options.opset)
+            folder = beside / component
+            prepared = prepared_graph(bundle, component, profiles, precision, folder, options.opset)
+            graph = stored_graph(prepared, bundle, component, folder)
             place = output / graph.relative_to(beside)
             found[component] = PlainGraph(file=place, precision=precision, profiles=profile_text(profiles))
         for file in bundle.manifest.licence.files:

@@ -13,7 +13,7 @@ from .errors import EngineError, InputError
 from .profile import Profile
 
 DEFAULT_PRECISION = "fp16"
-GRAPH = "graph.onnx"  # as `passes.prepared` names it
+GRAPH = "graph.onnx"
 
 
 def prepared_graph(
@@ -40,7 +40,9 @@ def prepared_graph(
     if bound is None and half is None and opset is None:
         return graph
     try:
-        prepared: Path = graph_pass("prepared").prepare(graph, folder, bound=bound, half=half, old=opset is not None)
+        prepared: Path = graph_pass("prepared").prepare(
+            graph, folder / GRAPH, bound=bound, half=half, old=opset is not None
+        )
     except NotImplementedError as error:
         raise EngineError(f"{component}: {error}") from error
     except ValueError as error:
@@ -60,16 +62,8 @@ def graph_pass(name: str) -> ModuleType:
         raise EngineError(f"this build rewrites the graph and needs {error.name}: pip install onnx-ir") from error
 
 
-def stored_graph(
-    bundle: Bundle,
-    component: str,
-    profiles: Sequence[Profile],
-    precision: str,
-    folder: Path,
-    opset: int | None = None,
-) -> Path:
-    """As `prepared_graph`, and always in `folder`, under the same name, its weights beside it."""
-    prepared = prepared_graph(bundle, component, profiles, precision, folder, opset)
+def stored_graph(prepared: Path, bundle: Bundle, component: str, folder: Path) -> Path:
+    """What `prepared_graph` gave, now surely in `folder`: the bundle's own graph is copied there with its weights."""
     if prepared.parent != folder:
         shutil.copy2(prepared, folder / GRAPH)
         for weights in bundle.component(component).weights:

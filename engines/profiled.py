@@ -36,19 +36,18 @@ class ProfiledEngine(Engine):
 
     def unheld(self, feeds: Feeds) -> str | None:
         """As `Engine.unheld`: names the nearest profile, and the build that gives the right one."""
-        return None if self.takes(feeds) else self._no_profile(check_feeds(self.name, self.inputs, feeds))
+        bound = check_feeds(self.name, self.inputs, feeds)
+        return None if self._fitting(bound) else self._no_profile(bound)
 
     def takes(self, feeds: Feeds) -> bool:
         """As `Engine.takes`: whether some profile holds the call, whatever its rows."""
-        bound = check_feeds(self.name, self.inputs, feeds)
-        return any(holds_but_rows(profile, bound) for profile in self.profiles)
+        return bool(self._fitting(check_feeds(self.name, self.inputs, feeds)))
 
     def _run(self, feeds: Feeds) -> Outputs:
         bound = check_feeds(self.name, self.inputs, feeds)
-        fitting = [i for i, profile in enumerate(self.profiles) if holds_but_rows(profile, bound)]
+        fitting = self._fitting(bound)
         if not fitting:
             raise InputError(self._no_profile(bound))
-        fitting.sort(key=lambda i: self.profiles[i].dimensions[ROWS].most)
         most = self.profiles[fitting[-1]].dimensions[ROWS].most
         rows = bound[ROWS]
         parts = []
@@ -56,6 +55,11 @@ class ProfiledEngine(Engine):
             part = {name: array[start : start + most] for name, array in feeds.items()}
             parts.append(self._run_part(fitting, part, min(most, rows - start)))
         return parts[0] if len(parts) == 1 else _joined(parts)
+
+    def _fitting(self, bound: dict[str, int]) -> list[int]:
+        """The profiles that hold a call but for its rows, that of the fewest first."""
+        fitting = (i for i, profile in enumerate(self.profiles) if holds_but_rows(profile, bound))
+        return sorted(fitting, key=lambda i: self.profiles[i].dimensions[ROWS].most)
 
     def _run_part(self, fitting: Sequence[int], feeds: Feeds, rows: int) -> Outputs:
         index = next(i for i in fitting if rows <= self.profiles[i].dimensions[ROWS].most)

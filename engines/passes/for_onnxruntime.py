@@ -5,18 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import onnx_ir as ir
-from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from .group_norm import to_instance_norm
 from .multi_head import to_multi_head
-from .reading import read_model
+from .reading import beside, read_model
 
 
 def rewrite(model: ir.Model) -> None:
     """Put a model in the operators that ONNX Runtime's CPU has kernels for, in place."""
     to_multi_head(model)
     to_instance_norm(model)
-    RemoveUnusedNodesPass()(model)
 
 
 def onnxruntime_bytes(graph: Path) -> bytes:
@@ -24,9 +22,9 @@ def onnxruntime_bytes(graph: Path) -> bytes:
 
     Its weights stay where they are, beside `graph`, by their file's name.
     """
-    model, stated = read_model(graph), ir.load(graph).graph.initializers
+    model = read_model(graph)
     rewrite(model)
-    for name, value in model.graph.initializers.items():
-        if name in stated:
-            value.const_value = stated[name].const_value
+    for value in model.graph.initializers.values():
+        if isinstance(value.const_value, ir.ExternalTensor):
+            value.const_value = beside(value.const_value)
     return ir.to_proto(model).SerializeToString()  # type: ignore[no-any-return]

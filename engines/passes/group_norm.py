@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import onnx_ir as ir
+from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from .writing import Writing, given, shape_of
 
@@ -19,6 +20,8 @@ def to_instance_norm(model: ir.Model) -> bool:
     for node in nodes:
         write = Writing(node)
         write.replace(instance_normalization(node, write))
+    if nodes:
+        RemoveUnusedNodesPass()(model)  # and the weights that nothing takes any more
     return bool(nodes)
 
 

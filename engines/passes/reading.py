@@ -17,8 +17,16 @@ def read_model(graph: Path) -> ir.Model:
     for value in model.graph.initializers.values():
         tensor = value.const_value
         if isinstance(tensor, ir.ExternalTensor):
-            place = graph.parent / tensor.location
-            value.const_value = ir.ExternalTensor(
-                place, tensor.offset, tensor.length, tensor.dtype, shape=tensor.shape, name=tensor.name, base_dir=""
-            )
+            value.const_value = _placed(tensor, graph.parent / tensor.location)
     return model
+
+
+def beside(tensor: ir.ExternalTensor) -> ir.ExternalTensor:
+    """A weight that `read_model` placed, named by its file alone: it lies beside the graph."""
+    return _placed(tensor, Path(tensor.location).name)
+
+
+def _placed(tensor: ir.ExternalTensor, place: Path | str) -> ir.ExternalTensor:
+    return ir.ExternalTensor(
+        place, tensor.offset, tensor.length, tensor.dtype, shape=tensor.shape, name=tensor.name, base_dir=""
+    )

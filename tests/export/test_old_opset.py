@@ -17,7 +17,7 @@ from latentrt.engines.passes.prepared import prepare
 @pytest.mark.parametrize("component", ["safety_checker", "unet"])
 def test_a_component_answers_as_before(tiny_bundle: Bundle, component: str, tmp_path: Path) -> None:
     graph = tiny_bundle.graph(component)
-    old = prepare(graph, tmp_path, bound=None, half=None, old=True)
+    old = prepare(graph, tmp_path / "graph.onnx", bound=None, half=None, old=True)
     onnx.checker.check_model(str(old), full_check=True)
     sessions = [onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"]) for path in (old, graph)]
     for case in golden_cases(tiny_bundle, component)[:2]:

@@ -41,7 +41,7 @@ def relative(found: NDArray[Any], expected: NDArray[Any]) -> float:
 def test_a_component_answers_as_before(demo_bundle: Path, tmp_path: Path, component: str, static: bool) -> None:
     bundle = Bundle.open(demo_bundle)
     graph = bundle.graph(component)
-    old = prepare(graph, tmp_path, bound=BOUND if static else None, half=None, old=True)
+    old = prepare(graph, tmp_path / "graph.onnx", bound=BOUND if static else None, half=None, old=True)
     onnx.checker.check_model(str(old), full_check=True)
     model = onnx.load(old, load_external_data=False)
     assert [entry.version for entry in model.opset_import] == [OPSET]
@@ -59,7 +59,9 @@ def test_a_component_answers_as_before(demo_bundle: Path, tmp_path: Path, compon
 def test_the_fp16_form_is_valid_and_static_shapes_are_constants(
     demo_bundle: Path, tmp_path: Path, component: str
 ) -> None:
-    old = prepare(Bundle.open(demo_bundle).graph(component), tmp_path, bound=BOUND, half="fp16", old=True)
+    old = prepare(
+        Bundle.open(demo_bundle).graph(component), tmp_path / "graph.onnx", bound=BOUND, half="fp16", old=True
+    )
     onnx.checker.check_model(str(old), full_check=True)
     assert "Shape" not in {node.op_type for node in onnx.load(old, load_external_data=False).graph.node}
 
