@@ -1,6 +1,6 @@
-"""How much disk an installation takes: `latentrt[cpu]` against the PyTorch stack that it replaces at run time.
+"""How much disk an installation takes: latentrt against the PyTorch stack that it replaces at run time.
 
-`python -m latentrt.benchmarks.footprint` installs both into empty folders and writes `results/footprint.json`.
+`python -m latentrt.benchmarks.footprint` installs each into an empty folder and writes `results/footprint.json`.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from .machine import write_result
 PROJECT = Path(__file__).resolve().parents[1]
 CONSTRAINTS = PROJECT / "constraints.txt"
 STACKS: dict[str, list[str]] = {
+    "latentrt onnxruntime": [str(PROJECT), "onnxruntime"],  # runs engines that were built, and builds none
     "latentrt[cpu]": [f"{PROJECT}[cpu]"],
     "torch (CPU) + diffusers + transformers": ["torch", "diffusers", "transformers"],
 }
