@@ -6,7 +6,7 @@ import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from numpy.typing import NDArray
 
@@ -70,6 +70,14 @@ class Backend(Protocol):
         Raises:
             EngineError: the library cannot open it.
         """
+
+
+@runtime_checkable
+class StreamingBackend(Protocol):
+    """A backend whose engines may keep weights in the host's memory, where they were built to."""
+
+    def keeping(self, resident: int) -> Backend:
+        """The same backend; engines that it opens keep at most so many bytes of weights on the GPU."""
 
 
 def built_folder(backend: Backend, bundle: Bundle, component: str, folder: Path | None) -> Path:

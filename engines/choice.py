@@ -8,7 +8,7 @@ from pathlib import Path
 
 from . import backend as backends
 from . import store
-from .backend import DEFAULT, NEED_BUILDING, Backend
+from .backend import DEFAULT, NEED_BUILDING, Backend, StreamingBackend
 from .bundle import Bundle
 from .engine import Engine
 from .errors import EngineError, LatentrtError
@@ -68,8 +68,10 @@ class Choice:
             return None
         return profiles_for(self.bundle, self.component, self.record.options)
 
-    def open(self) -> Engine:
-        """Open it, once its files are checked.
+    def open(self, resident: int | None = None) -> Engine:
+        """Open it, once its files are checked; `resident` bounds the bytes of weights that an engine keeps on the GPU.
+
+        Only one that was built with weight streaming has a bound; None leaves it to the library.
 
         Raises:
             EngineError: a file is missing or altered, or the library cannot open it.
@@ -77,7 +79,10 @@ class Choice:
         if self.record is not None and self.folder is not None:
             store.check_listed(self.bundle, self.record)
             store.check_files(self.folder, self.record)
-        return self.backend.open(self.bundle, self.component, self.folder)
+        backend = self.backend
+        if resident is not None and isinstance(backend, StreamingBackend):
+            backend = backend.keeping(resident)
+        return backend.open(self.bundle, self.component, self.folder)
 
 
 def misfit(bundle: Bundle, record: EngineRecord, device: int = 0) -> str | None:

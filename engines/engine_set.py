@@ -15,11 +15,12 @@ from .key import EngineKey
 from .profile import holds_but_rows
 from .tensor import Feeds, check_feeds
 
-Admit = Callable[[Choice, Mapping[str, int]], None]  # told of a call before it runs: its engine, its free dimensions
+# told of a call before it runs: its engine, its free dimensions; says how many bytes of weights may be on the GPU
+Admit = Callable[[Choice, Mapping[str, int]], int | None]
 
 
 def admit_all(choice: Choice, bound: Mapping[str, int]) -> None:
-    """Let every engine stay."""
+    """Let every engine stay, with all its weights."""
 
 
 class EngineSet(Engine):
@@ -69,9 +70,9 @@ class EngineSet(Engine):
         serving = self.serving_shapes(bound)
         if serving is None:
             raise InputError(self._no_engine(bound))
-        self._admit(serving, bound)
+        resident = self._admit(serving, bound)
         if serving.key.id not in self._open:
-            self._open[serving.key.id] = serving.open()
+            self._open[serving.key.id] = serving.open(resident)
         return self._open[serving.key.id].run(feeds)
 
     def close(self) -> None:

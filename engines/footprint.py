@@ -17,6 +17,7 @@ from .manifest import ITEM_BYTES
 from .working_set import WorkingSet, most_bytes, working_sets
 
 MB, MIB = 10**6, 2**20
+_MOST_STREAMED = 0.9  # of the weights: what is about to be used has to be there. Not measured: no GPU was at hand
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,13 +73,30 @@ APPETITES = {
 
 @dataclass(frozen=True)
 class Footprint:
-    """What an engine takes, in bytes: `held` while it is open, `opening` on top of it for as long as that lasts."""
+    """What an engine takes.
+
+    Attributes:
+        held: bytes while it is open.
+        opening: bytes on top of that for as long as opening lasts.
+        appetite: of its library.
+        sets: what lives at once in a call.
+        item: bytes of an element for one of the graph's.
+        weights: bytes of `held` that are weights.
+        streams: whether weights may wait in the host's memory, and come to the GPU when a call needs them.
+    """
 
     held: int
     opening: int
     appetite: Appetite
     sets: tuple[WorkingSet, ...]
-    item: float  # bytes of an element for one of the graph's
+    item: float
+    weights: int = 0
+    streams: bool = False
+
+    @property
+    def streamable(self) -> int:
+        """Bytes of `held` that may wait in the host's memory."""
+        return int(self.weights * _MOST_STREAMED) if self.streams else 0
 
     def working(self, bound: Mapping[str, int]) -> int:
         """What a call takes for free dimensions of these lengths; it stays taken until the engine is closed."""
@@ -116,7 +134,8 @@ def footprint(choice: Choice) -> Footprint:
         weights = files * ITEM_BYTES[precision] / ITEM_BYTES["fp32"]
     held = takes.engine + takes.weights * weights + takes.files * (files or weights)
     opening = 0 if files else takes.opening * weights
-    return Footprint(int(held), int(opening), takes, _sets(choice), item)
+    streams = choice.record is not None and choice.record.options.weight_streaming
+    return Footprint(int(held), int(opening), takes, _sets(choice), item, int(takes.weights * weights), streams)
 
 
 def weight_bytes(bundle: Bundle, component: str) -> int:

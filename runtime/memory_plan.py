@@ -22,12 +22,14 @@ class Phase:
         opening: bytes on top of that while it opens.
         options: bytes that its calls may take, by what they are asked with (rows of the UNet, tile of the decoder),
             the best first; not empty.
+        streamable: bytes of `held` that may wait in the host's memory, where the engine was built to stream them.
     """
 
     component: str
     held: int
     opening: int
     options: Mapping[int, int]
+    streamable: int = 0
 
     def needs(self, option: int) -> int:
         """Bytes at its greatest, alone."""
@@ -39,8 +41,17 @@ class Phase:
         return next(iter(self.options))
 
     def best_within(self, room: int) -> int | None:
-        """The best option with which the engine alone fits; None where it fits with none."""
-        return next((option for option in self.options if self.needs(option) <= room), None)
+        """The best option with which the engine alone fits; None where it fits with none.
+
+        Weights are streamed only where it fits with none otherwise: each call brings them over again.
+        """
+        fitting = (option for option in self.options if self.needs(option) <= room)
+        streaming = (option for option in self.options if self.needs(option) - self.streamable <= room)
+        return next(fitting, next(streaming, None))
+
+    def streamed(self, option: int, room: int) -> int:
+        """Bytes of weights that have to wait in the host's memory for the engine to fit alone."""
+        return min(self.streamable, max(0, self.needs(option) - room))
 
 
 @dataclass(frozen=True)
@@ -72,7 +83,7 @@ def plan_memory(budget: int, base: int, phases: Sequence[Phase]) -> MemoryPlan:
     together = _together(base, phases, best)
     if together <= budget:
         return MemoryPlan(budget, base, together, in_turn=False, chosen=best)
-    hardest = max(phases, key=lambda phase: min(map(phase.needs, phase.options)))
+    hardest = max(phases, key=lambda phase: min(map(phase.needs, phase.options)) - phase.streamable)
     chosen = {}
     for phase in (hardest, *phases):
         option = phase.best_within(budget - base)
@@ -108,18 +119,20 @@ def _peak(base: int, phases: Sequence[Phase], chosen: Mapping[str, int], budget:
     kept: dict[str, int] = {}
     most = base
     for phase in phases:
-        needed = phase.needs(chosen[phase.component])
+        streamed = phase.streamed(chosen[phase.component], budget - base)
+        needed = phase.needs(chosen[phase.component]) - streamed
         for name in closed_first(kept, needed, budget - base):
             del kept[name]
         most = max(most, base + sum(kept.values()) + needed)
-        kept[phase.component] = phase.held + phase.options[chosen[phase.component]]
+        kept[phase.component] = phase.held - streamed + phase.options[chosen[phase.component]]
     return most
 
 
 def _refusal(budget: int, base: int, phase: Phase) -> str:
     least = min(phase.options, key=phase.needs)
+    held, alone = phase.held - phase.streamable, base + phase.needs(least) - phase.streamable
     return (
-        f"{told(budget)} of memory are too little: {phase.component} takes {told(base + phase.needs(least))} by itself "
-        f"({told(base)} before it opens, {told(phase.held)} for its weights, {told(phase.options[least])} for a call); "
+        f"{told(budget)} of memory are too little: {phase.component} takes {told(alone)} by itself "
+        f"({told(base)} before it opens, {told(held)} for its weights, {told(phase.options[least])} for a call); "
         "give more with --memory, or take a smaller picture, an engine or a bundle in fp16, or another --engine"
     )

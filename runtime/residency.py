@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from latentrt.engines.bundle import Bundle
 from latentrt.engines.calls import call_shapes
@@ -51,7 +51,7 @@ class Limits:
             )
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Open:
     engines: EngineSet
     choice: Choice
@@ -86,8 +86,8 @@ class Residency:
         """
         if component not in self._sets:
 
-            def admit(choice: Choice, bound: Mapping[str, int]) -> None:
-                self._admit(self._sets[component], choice, bound)
+            def admit(choice: Choice, bound: Mapping[str, int]) -> int | None:
+                return self._admit(self._sets[component], choice, bound)
 
             self._sets[component] = EngineSet(choices(self._bundle, component, self._wanted), admit)
         return self._sets[component]
@@ -161,7 +161,7 @@ class Residency:
             for option, bound in options.items()
         }
         first = self._footprint(next(iter(serving.values())))
-        return Phase(component, first.held, first.opening, working)
+        return Phase(component, first.held, first.opening, working, first.streamable)
 
     def _tiles(self, decoder: str, size: Size) -> dict[int, dict[str, int]]:
         """The shapes of a decoder's calls by tile: whole, or what was asked for, and smaller ones that it holds."""
@@ -177,23 +177,35 @@ class Residency:
             self._footprints[choice.key.id] = footprint(choice)
         return self._footprints[choice.key.id]
 
-    def _admit(self, engines: EngineSet, choice: Choice, bound: Mapping[str, int]) -> None:
-        """Close what has to go before a call, the engine itself too where only a fresh one leaves room."""
+    def _admit(self, engines: EngineSet, choice: Choice, bound: Mapping[str, int]) -> int | None:
+        """Close what has to go before a call, the engine itself too where only a fresh one leaves room.
+
+        Returns the bytes of weights that it may have on the GPU, where some have to wait in the host's memory.
+        """
         self._note_gpu()
-        found = self._footprint(choice)
+        found, room = self._footprint(choice), self._budget - self._base
         working, mine = found.working(_as_built(choice, bound)), self._open.pop(choice.key.id, None)
         if mine is not None and working <= mine.working:
             self._open[choice.key.id] = mine
-            return
-        needed = found.held + (max(found.opening, working) if mine is None else mine.working + working)
-        room = self._budget - self._base
-        self._close(closed_first({key: one.bytes for key, one in self._open.items()}, needed, room))
-        if mine is not None and needed + sum(one.bytes for one in self._open.values()) > room:
-            self._open[choice.key.id] = mine
+            return None
+        if mine is not None:
+            grown = replace(mine, working=mine.working + working)
+            self._make_room(grown.bytes, room)
+            self._open[choice.key.id] = grown
+            if self._taken() <= room:
+                return None
             self._close([choice.key.id])
-            mine = None
-        taken = working if mine is None else mine.working + working
-        self._open[choice.key.id] = _Open(engines, choice, found.held, taken)
+        needed = found.held + max(found.opening, working)
+        streamed = min(found.streamable, max(0, needed - room))
+        self._make_room(needed - streamed, room)
+        self._open[choice.key.id] = _Open(engines, choice, found.held - streamed, working)
+        return found.weights - streamed if streamed else None
+
+    def _make_room(self, needed: int, room: int) -> None:
+        self._close(closed_first({key: one.bytes for key, one in self._open.items()}, needed, room))
+
+    def _taken(self) -> int:
+        return sum(one.bytes for one in self._open.values())
 
     def _close(self, keys: list[str]) -> None:
         for key in keys:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import tempfile
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from ..backend import Report, built_folder, no_report
 from ..bundle import Bundle
@@ -17,7 +17,7 @@ from ..options import DEFAULTS, BuildOptions
 from ..prepared_graph import engine_precision, prepared_graph
 from ..profile import profile_text, profiles_for
 from .builder import PlanRequest, build_plan
-from .engine import TensorRtEngine
+from .engine import GpuPlace, TensorRtEngine
 from .family import Family
 from .plan import PLAN
 
@@ -28,6 +28,7 @@ class FamilyBackend(ABC):
 
     options: BuildOptions = DEFAULTS
     device: int = 0
+    resident: int | None = None  # bytes of weights that stay on the GPU at most, of engines that stream theirs
     family: ClassVar[Family]
     name: ClassVar[str]
     takes: ClassVar[frozenset[str]]
@@ -93,7 +94,12 @@ class FamilyBackend(ABC):
         folder = built_folder(self, bundle, component, folder)
         profiles = profiles_for(bundle, component, self.options)
         key = self.key(bundle, component)
-        return TensorRtEngine(self.family, bundle, component, key, profiles, folder, self.options, self.device)
+        place = GpuPlace(self.device, self.resident)
+        return TensorRtEngine(self.family, bundle, component, key, profiles, folder, self.options, place)
+
+    def keeping(self, resident: int) -> Self:
+        """As `StreamingBackend.keeping`."""
+        return replace(self, resident=resident)
 
     def _flags(self) -> tuple[str, ...]:
         words = [name for name in ("compatible", "refittable", "weight_streaming") if getattr(self.options, name)]

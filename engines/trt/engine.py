@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,14 @@ from .refit import check_refit, refit
 from .sealed import read_sealed, write_sealed
 
 
+@dataclass(frozen=True)
+class GpuPlace:
+    """Where an engine runs: the GPU by its number, and the bytes of weights that stay on it at most; None for any."""
+
+    device: int
+    resident: int | None = None
+
+
 class TensorRtEngine(ProfiledEngine):
     """One component on one GPU. Inputs that do not change stay there; activations share their memory with the other
     engines that its thread has opened.
@@ -42,22 +51,22 @@ class TensorRtEngine(ProfiledEngine):
         profiles: Sequence[Profile],
         folder: Path,
         options: BuildOptions,
-        device: int,
+        place: GpuPlace,
     ) -> None:
         super().__init__(bundle, name, key, profiles)
-        self._family, self._options, self._device = family, options, device
+        self._family, self._options, self._device = family, options, place.device
         self._kernels = folder.parent / f"{key.id}.kernels"  # beside: the folder holds what was built and no more
         self._log = make_log(family.module)
         with ExitStack() as stack:
-            cuda.use(device)
+            cuda.use(place.device)
             self._runtime, self._engine = load_plan(family, folder / PLAN, self._log, name)
             stack.callback(self._release)
             if options.weight_streaming:  # must be set before there is a context
-                self._engine.weight_streaming_budget_v2 = self._engine.get_weight_streaming_automatic_budget()
+                self._engine.weight_streaming_budget_v2 = streaming_budget(self._engine, place.resident)
             self._stream = _closing(stack, Stream())
             self._inputs = {spec.name: _closing(stack, InputBuffer(self._most(spec))) for spec in self.inputs}
             self._outputs = {spec.name: _closing(stack, OutputBuffer(self._most(spec))) for spec in self.outputs}
-            self._arena = shared_arena(device)
+            self._arena = shared_arena(place.device)
             self._arena.join()
             stack.callback(self._arena.leave)
             self._cache: Any = None
@@ -159,3 +168,10 @@ def _closing(stack: ExitStack, resource: Any) -> Any:
 
 def _bytes(spec: TensorSpec, shape: Sequence[int]) -> int:
     return int(np.prod(shape)) * np.dtype(spec.dtype).itemsize
+
+
+def streaming_budget(engine: Any, resident: int | None) -> int:
+    """Bytes of an engine's streamable weights that stay on the GPU: `resident` at most, else what TensorRT proposes."""
+    if resident is None:
+        return int(engine.get_weight_streaming_automatic_budget())
+    return min(resident, int(engine.streamable_weights_size))

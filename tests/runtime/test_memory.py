@@ -5,15 +5,22 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from latentrt import Pipeline
+from latentrt.engines import store
+from latentrt.engines.bundle import Bundle
 from latentrt.engines.errors import InputError
+from latentrt.engines.footprint import APPETITES, Appetite
 from latentrt.engines.onnxruntime_backend import OnnxRuntimeBackend
+from latentrt.engines.options import BuildOptions
 from latentrt.runtime.picture import read_facts
+from latentrt.runtime.residency import Residency
+from support import sized_backend
 
 DRAW = """
 import sys
@@ -104,3 +111,28 @@ def _just_too_little(bundle: Path) -> int:
     with Pipeline.open(bundle, memory="64GB") as pipe:
         assert pipe.residency is not None
         return pipe.residency.plan(request, plan(request, pipe.bundle.manifest)).peak - 60 * 10**6
+
+
+def test_weights_stream_where_an_engine_was_built_to_and_does_not_fit(demo_bundle: Path, tmp_path, monkeypatch) -> None:
+    sized = sized_backend.register(monkeypatch)
+    monkeypatch.setitem(APPETITES, "sized", Appetite(gpu=True, library=0, engine=0, tensors=1.0, scores=1.0))
+    monkeypatch.setattr(Residency, "_gpu_bytes", lambda self: 0)  # of no GPU: this machine's own memory is not counted
+    bundle, streaming = Bundle.open(demo_bundle, tmp_path), BuildOptions(weight_streaming=True, sizes=((64, 64),))
+    for component in ("text_encoder", "unet", "vae_decoder.kl-f8"):
+        store.build(replace(sized, options=streaming), bundle, component)
+
+    def draw(memory: str) -> np.ndarray:
+        with Pipeline.open(demo_bundle, engine="sized", engine_dir=tmp_path, memory=memory) as pipe:
+            found = pipe.generate("a red star", num_inference_steps=2, width=64, height=64).images[0]
+        return np.asarray(found)
+
+    expected = draw("64GB")
+    assert set(sized_backend.resident.values()) == {None}
+    with pytest.raises(InputError, match="unet takes") as refused:
+        draw("1MB")
+    least = _told(r"takes (\d+) MB by itself", str(refused.value))
+    np.testing.assert_array_equal(draw(f"{least // 10**6 + 2}MB"), expected)
+    held = sized_backend.resident["unet"]
+    weights = sum(bundle.manifest.files[path].size for path in bundle.component("unet").weights)
+    assert held is not None
+    assert 0 < held < weights / 2

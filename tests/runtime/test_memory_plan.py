@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from latentrt.engines.errors import InputError
@@ -53,3 +55,15 @@ def test_the_first_opened_is_the_first_closed() -> None:
     assert closed_first(held, 9, 20) == ["a"]
     assert closed_first(held, 12, 20) == ["a", "b"]
     assert closed_first(held, 99, 20) == ["a", "b", "c"]
+
+
+def test_weights_are_streamed_only_where_nothing_else_helps() -> None:
+    streaming = replace(UNET, streamable=900 * MB)
+    plan = plan_memory(1700 * MB, 100 * MB, (streaming,))
+    assert (plan.chosen, plan.peak) == ({"unet": 1}, 1500 * MB)  # all weights, one row a call
+    plan = plan_memory(1200 * MB, 100 * MB, (streaming,))
+    assert (plan.chosen, plan.peak) == ({"unet": 2}, 1200 * MB)  # few calls, as each brings weights over
+    assert streaming.streamed(2, 1100 * MB) == 700 * MB
+    assert plan_memory(600 * MB, 100 * MB, (streaming,)).chosen == {"unet": 1}
+    with pytest.raises(InputError, match=r"unet takes 600 MB by itself \(.* 100 MB for its weights"):
+        plan_memory(599 * MB, 100 * MB, (streaming,))

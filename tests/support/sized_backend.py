@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import pytest
 
@@ -28,6 +28,7 @@ from latentrt.engines.tensor import Feeds
 
 GPUS = ["sm80", "sm89"]
 opened: list[str] = []  # the keys of engines, in the order in which they were opened
+resident: dict[str, int | None] = {}  # by component: the bytes of weights that its engine was last let have
 
 
 class SizedEngine(ProfiledEngine):
@@ -51,8 +52,9 @@ class SizedBackend:
 
     options: BuildOptions = DEFAULTS
     device: int = 0
+    resident: int | None = None
     name: ClassVar[str] = "sized"
-    takes: ClassVar[frozenset[str]] = PROFILE_OPTIONS
+    takes: ClassVar[frozenset[str]] = PROFILE_OPTIONS | {"weight_streaming"}
     precisions: ClassVar[tuple[str, ...]] = ("fp16", "fp32")
 
     def key(self, bundle: Bundle, component: str) -> EngineKey:
@@ -77,8 +79,12 @@ class SizedBackend:
             raise EngineError(f"the sized engine of {component} has to be built")
         key = self.key(bundle, component)
         opened.append(key.id)
+        resident[component] = self.resident
         profiles = profiles_for(bundle, component, self.options)
         return SizedEngine(bundle, key, profiles, ort.BACKEND.open(bundle, component, folder))
+
+    def keeping(self, resident: int) -> Self:
+        return replace(self, resident=resident)
 
 
 BACKEND = SizedBackend()
@@ -87,6 +93,7 @@ BACKEND = SizedBackend()
 def register(monkeypatch: pytest.MonkeyPatch) -> SizedBackend:
     """Make it known as "sized", an engine that has to be built."""
     opened.clear()
+    resident.clear()
     monkeypatch.setitem(backends._MODULES, "sized", "sized_backend")
     monkeypatch.setitem(sys.modules, "latentrt.engines.sized_backend", sys.modules[__name__])
     monkeypatch.setattr(choice, "NEED_BUILDING", choice.NEED_BUILDING | {"sized"})
