@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from .backend import Report, built_folder, no_report
 from .bundle import Bundle
 from .engine import Engine
-from .errors import EngineError, first_line
+from .errors import EngineError, InputError, first_line
 from .key import EngineKey, component_key
 from .manifest import Precision
 from .options import DEFAULTS, PROFILE_OPTIONS, BuildOptions
@@ -156,7 +156,13 @@ class OnnxRuntimeCudaBackend:
         return BoundEngine(bundle, component, key, profiles, folder / GRAPH, place, limit)
 
     def _profiles(self, bundle: Bundle, component: str) -> tuple[Profile, ...]:
-        return profiles_for(bundle, component, self.options)
+        profiles = profiles_for(bundle, component, self.options)
+        if len(profiles) > 1:  # free dimensions are computed by nodes that ONNX Runtime puts on the CPU
+            raise InputError(
+                "an onnxruntime-cuda engine holds one shape: give one --size, one of --rows and one of --tokens, and "
+                "build once for each; they serve side by side"
+            )
+        return profiles
 
 
 def cuda_settings(device: int, precision: str, *, captured: bool, memory_limit: float | None) -> dict[str, str]:

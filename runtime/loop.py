@@ -140,7 +140,8 @@ class DenoisingLoop:
                 job.fail(error)
             return
         for job, answer in zip(jobs, answers, strict=True):
-            job.answer(answer)
+            if not job.done:  # a listener of another may have cancelled it
+                job.answer(answer)
 
 
 def _group(job: Job) -> tuple[int, ...]:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 import warnings
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +27,7 @@ from .drawing import Drawing, Result
 from .facts import request_facts
 from .loop import DenoisingLoop, Job, Step
 from .open_engines import OpenEngines
+from .ownership import Ownership
 from .picture import check_finite, to_image
 from .prompt.encoder import PromptEncoder
 from .prompt.textual_inversion import read_textual_inversion
@@ -41,9 +41,7 @@ from .stream import Stream
 from .submission import Submission
 from .tiling import check_tile
 from .tokenizer import ClipTokenizer
-from .worker import Worker
 
-_T = TypeVar("_T")
 MAX_ROWS = 8  # of one UNet call: four guided pictures at once
 
 
@@ -77,9 +75,7 @@ class Pipeline:
         limits = None if memory is None else Limits(memory, max_rows, tile, safety_checker)
         self.residency = None if limits is None else Residency(bundle, self.wanted, limits)
         self.engines = OpenEngines(bundle, self.wanted, tile, self.residency)
-        self._worker: Worker | None = None
-        self._submitting = threading.Lock()
-        self._closed = False
+        self._owner = Ownership(self, lambda: len(self._loop) > 0)
         tokenizer = ClipTokenizer.from_file(bundle.file(bundle.manifest.tokenizer))
         table = TokenTable(bundle.file(bundle.manifest.token_embedding))
         with ExitStack() as on_failure:
@@ -147,7 +143,7 @@ class Pipeline:
             InputError: not one embedding of this model's width, or the word is taken.
         """
         embedding = read_textual_inversion(path, token)
-        self._owned(lambda: self._prompts.new_tokens.add(embedding))
+        self._owner.call(lambda: self._prompts.new_tokens.add(embedding))
         return embedding.token
 
     def generate(self, prompt: str | None = None, **options: Any) -> Result:
@@ -158,8 +154,8 @@ class Pipeline:
             EngineError: an engine failed.
             NanPictureError: the latents or the decoded picture hold NaN or infinity.
         """
-        if self._worker is not None:
-            if self._worker.is_current:
+        if (worker := self._owner.shared) is not None:
+            if worker.is_current:
                 raise EngineError("a listener cannot wait for a picture, which its own thread would draw: submit() it")
             return self.submit(prompt, **options).result()
         return self.stream(prompt, **options).result()
@@ -178,7 +174,7 @@ class Pipeline:
         """
         request = Request(prompt=prompt, **options)
         submission = Submission(request, plan(request, self.bundle.manifest), on_step)
-        self._own_thread().submit(submission)
+        self._owner.worker().submit(submission)
         return submission
 
     def stream(self, prompt: str | None = None, **options: Any) -> Stream:
@@ -187,7 +183,6 @@ class Pipeline:
 
     def start(self, request: Request, on_step: Callable[[Step], None] | None = None) -> Drawing:
         """Take a request into the loop. It joins at the next `step()`, beside the requests already there."""
-        self._check_unshared()
         drawing = self.take_in(request, on_step)
         for warning in drawing.texts.warnings:
             warnings.warn(warning, PromptWarning, stacklevel=4)
@@ -195,7 +190,10 @@ class Pipeline:
 
     def take_in(self, request: Request, on_step: Callable[[Step], None] | None = None) -> Drawing:
         """As `start`, for whoever hands the warnings on: they are in the drawing's `texts`."""
-        self._check_unshared()
+        with self._owner.held():
+            return self._take_in(request, on_step)
+
+    def _take_in(self, request: Request, on_step: Callable[[Step], None] | None) -> Drawing:
         planned = plan(request, self.bundle.manifest)
         self.engines.check_start(request, planned)
         schedule = planned.schedule
@@ -211,8 +209,8 @@ class Pipeline:
 
     def step(self) -> list[Job]:
         """Answer one question of every request of one size: one step, for most samplers. Empty when none is live."""
-        self._check_unshared()
-        return self._loop.step()
+        with self._owner.held():
+            return self._loop.step()
 
     def finish(self, drawing: Drawing) -> Result:
         """Decode a request whose job is done, and have the pictures checked.
@@ -222,7 +220,10 @@ class Pipeline:
             NanPictureError: the latents or the decoded picture hold NaN or infinity.
             Exception: what ended the job, if something did.
         """
-        self._check_unshared()
+        with self._owner.held():
+            return self._finish(drawing)
+
+    def _finish(self, drawing: Drawing) -> Result:
         job = drawing.job
         if not job.done:
             raise EngineError("the request is still being drawn: call step() until its job is done")
@@ -246,17 +247,14 @@ class Pipeline:
         What it gives is not checked for safety.
         """
         name = decoder_component(decoder or self.bundle.manifest.default_decoder)
-        return self._owned(lambda: self.engines.decode(name, latents))
+        return self._owner.call(lambda: self.engines.decode(name, latents))
 
     def close(self, *, finish: bool = True) -> None:
         """Close all engines. What was submitted is drawn to its end first, or with `finish=False` cancelled.
 
         Leaving a `with` block by an error cancels.
         """
-        with self._submitting:
-            worker, self._closed = self._worker, True
-        if worker is not None:
-            worker.close(finish=finish)
+        self._owner.close(finish=finish)
         self.engines.close()
 
     def __enter__(self) -> Self:
@@ -266,26 +264,6 @@ class Pipeline:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close(finish=error is None)
-
-    def _own_thread(self) -> Worker:
-        with self._submitting:
-            if self._closed:
-                raise EngineError("the pipeline is closed: open it again")
-            if self._worker is None:
-                if len(self._loop):
-                    raise EngineError("requests of start() or stream() are being drawn: finish or cancel them first")
-                self._worker = Worker(self)
-            return self._worker
-
-    def _owned(self, action: Callable[[], _T]) -> _T:
-        """Do what only one thread at a time may do."""
-        return action() if self._worker is None else self._worker.call(action)
-
-    def _check_unshared(self) -> None:
-        if self._worker is not None and not self._worker.is_current:
-            raise EngineError(
-                "requests were submitted to this pipeline, and its own thread draws them: use submit() or generate()"
-            )
 
     def _facts(self, drawing: Drawing, index: int, flagged: list[bool] | None) -> dict[str, str]:
         return {

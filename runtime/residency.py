@@ -14,7 +14,6 @@ from latentrt.engines.errors import InputError
 from latentrt.engines.footprint import Appetite, Footprint, appetite, footprint
 from latentrt.engines.manifest import MAX_TOKENS, SAFETY_CHECKER, TEXT_ENCODER, UNET, decoder_component
 from latentrt.engines.process_memory import give_back, peak_bytes, resident_bytes
-from latentrt.engines.profile import holds_but_rows
 from latentrt.engines.size import Size
 
 from .memory_plan import MemoryPlan, Phase, closed_first, plan_memory
@@ -157,7 +156,7 @@ class Residency:
         engines = self.engines(component)
         serving = {option: engines.serving_shapes(bound) or engines.choices[0] for option, bound in options.items()}
         working = {
-            option: self._footprint(serving[option]).working(_as_built(serving[option], bound))
+            option: _working(serving[option], self._footprint(serving[option]), bound)
             for option, bound in options.items()
         }
         first = self._footprint(next(iter(serving.values())))
@@ -184,7 +183,7 @@ class Residency:
         """
         self._note_gpu()
         found, room = self._footprint(choice), self._budget - self._base
-        working, mine = found.working(_as_built(choice, bound)), self._open.pop(choice.key.id, None)
+        working, mine = _working(choice, found, bound), self._open.pop(choice.key.id, None)
         if mine is not None and working <= mine.working:
             self._open[choice.key.id] = mine
             return None
@@ -215,9 +214,8 @@ class Residency:
             give_back()
 
 
-def _as_built(choice: Choice, bound: Mapping[str, int]) -> Mapping[str, int]:
-    """The free dimensions of the profile that a call runs in: an engine takes memory for all that it was built for."""
-    for profile in choice.profiles or ():
-        if holds_but_rows(profile, bound):
-            return {name: span.most for name, span in profile.dimensions.items()}
-    return bound
+def _working(choice: Choice, found: Footprint, bound: Mapping[str, int]) -> int:
+    """Bytes of a call: an engine that was built for profiles takes what the greatest of them needs."""
+    profiles = choice.profiles or ()
+    built: list[Mapping[str, int]] = [{name: span.most for name, span in one.dimensions.items()} for one in profiles]
+    return max(map(found.working, built or [bound]))

@@ -1,1 +1,1 @@
-"""Rewrites of a graph, one a file, each in place. They need `onnx-ir`, which is imported in this folder alone."""
+"""Rewrites of a graph, one a file, each in place. They need `onnx` and `onnx-ir`, imported in this folder alone."""

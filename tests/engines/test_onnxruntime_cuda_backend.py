@@ -50,7 +50,7 @@ def test_an_engine_is_built_without_a_gpu_and_says_why_it_does_not_run(demo_bund
 @pytest.mark.parametrize("precision", ["fp16", "fp32"])
 def test_what_is_bound_answers_as_pytorch_did(precision: Precision, demo_bundle: Path, tmp_path: Path) -> None:
     bundle, component = Bundle.open(demo_bundle), "unet"
-    options = BuildOptions(precision=precision, sizes=((128, 128), (96, 64)), rows=(2, 4))
+    options = BuildOptions(precision=precision, sizes=((128, 128),), rows=(4,))
     floor = bundle.component(component).floor["fp16"] if precision == "fp16" else 1e-5
     with bound_engine(bundle, component, tmp_path, options) as engine:
         held = [case for case in golden_cases(bundle, component) if engine.takes(case.inputs)]
@@ -58,6 +58,14 @@ def test_what_is_bound_answers_as_pytorch_did(precision: Precision, demo_bundle:
         for case in [*held, *held]:  # a second time in the same buffers
             [(name, expected)] = case.outputs.items()
             assert difference(engine.run(case.inputs)[name], expected).relative_l2 <= 2 * floor
+
+
+@pytest.mark.parametrize("shapes", [{"sizes": ((128, 128), (96, 64))}, {"rows": (2, 4)}, {"tokens": (77, 154)}])
+def test_an_engine_of_several_shapes_is_refused_before_it_is_built(demo_bundle: Path, tmp_path: Path, shapes) -> None:
+    backend = get_backend("onnxruntime-cuda", BuildOptions(**shapes))
+    with pytest.raises(InputError, match="holds one shape: give one --size, one of --rows and one of --tokens"):
+        store.build(backend, Bundle.open(demo_bundle, tmp_path), "unet")
+    assert not list(tmp_path.iterdir())
 
 
 def test_answers_belong_to_the_caller_and_rows_are_filled_up(demo_bundle: Path, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from latentrt.engines.bundle import Bundle
 from latentrt.engines.errors import CheckpointError
 from latentrt.engines.golden import GoldenCase, golden_cases
 from latentrt.engines.passes.half import FLOAT, to_half
+from latentrt.engines.passes.reading import read_model
 from latentrt.export.onnx_export import halve
 from latentrt.export.source import SourceModel
 from latentrt.export.wrappers import network_loaders
@@ -26,7 +27,7 @@ def test_rounding_at_every_node_costs_little_more_than_pytorch_in_fp16(
     tiny_bundle: Bundle, tiny_model: SourceModel, component: str, tmp_path: Path
 ) -> None:
     """ONNX's own evaluator rounds each node's result to fp16; engines fuse nodes and round less often."""
-    model = ir.load(tiny_bundle.graph(component))
+    model = read_model(tiny_bundle.graph(component))
     to_half(model.graph)
     ir.save(model, tmp_path / "half.onnx", external_data="half.data")
     case = golden_cases(tiny_bundle, component)[0]

@@ -17,6 +17,7 @@ import pytest
 from latentrt import Pipeline, Request
 from latentrt.engines.errors import BundleError, EngineError, InputError
 from latentrt.engines.manifest import FILE_NAME, decoder_component
+from latentrt.runtime.drawing import Drawing
 from latentrt.runtime.loop import Step
 from latentrt.runtime.picture import read_facts, to_image
 from latentrt.runtime.pipeline import PromptWarning
@@ -112,6 +113,16 @@ def test_a_cancelled_request_leaves_the_loop(pipeline: Pipeline) -> None:
     assert pipeline.step() == []
     with pytest.raises(EngineError, match="cancelled"):
         stream.result()
+
+
+def test_a_listener_may_cancel_another_request(pipeline: Pipeline) -> None:
+    drawings: list[Drawing] = []
+    drawings.append(pipeline.start(Request(prompt="a star"), on_step=lambda _: drawings[1].job.cancel()))
+    drawings.append(pipeline.start(Request(prompt="a cross")))
+    while pipeline.step():
+        pass
+    assert pipeline.finish(drawings[0]).images
+    assert drawings[1].job.latents is None
 
 
 def test_latents_given_replace_the_seeds_noise(pipeline: Pipeline) -> None:

@@ -11,7 +11,7 @@ from latentrt.engines.choice import misfit
 from latentrt.engines.errors import EngineError
 from latentrt.engines.options import BuildOptions
 
-from .printing import one_line
+from .printing import say
 
 
 def inspect_engines(path: Path, engine_dir: Path | None, device: int) -> None:
@@ -19,13 +19,13 @@ def inspect_engines(path: Path, engine_dir: Path | None, device: int) -> None:
     bundle = Bundle.open(path, engine_dir)
     found = store.stored(bundle)
     if not found:
-        _say(f"no engines in {bundle.engine_dir}: run 'latentrt build {path}'; onnxruntime also opens the graphs as is")
+        say(f"no engines in {bundle.engine_dir}: run 'latentrt build {path}'; onnxruntime also opens the graphs as is")
     for record in found:
         if isinstance(record, EngineError):
-            _say(f"damaged: {record}")
+            say(f"damaged: {record}")
         else:
             for line in _lines(bundle, record, device):
-                _say(line)
+                say(line)
 
 
 def fit(bundle: Bundle, record: store.EngineRecord, device: int) -> str:
@@ -73,7 +73,3 @@ def _verification(record: store.EngineRecord) -> str:
     error = "no number" if found.error is None else f"{found.threshold.metric.replace('_', ' ')} {found.error:.1e}"
     verdict = "passed" if found.passed else "failed"
     return f"{verdict}: {error} (limit {found.threshold.value:.1e}), {found.checks} checks"
-
-
-def _say(line: str) -> None:
-    print(one_line(line))

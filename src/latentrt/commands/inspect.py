@@ -12,14 +12,14 @@ from latentrt.engines.errors import EngineError
 from latentrt.runtime.picture import read_facts
 
 from .engines import fit
-from .printing import one_line
+from .printing import say
 from .protection import licence_lines, licence_texts, safety_lines
 
 
 def inspect_picture(path: Path) -> None:
     """Print how a PNG was made."""
     for key, value in read_facts(path).items():
-        _say(f"{key:16} {value}")
+        say(f"{key:16} {value}")
 
 
 def inspect_bundle(console: Console, path: Path, engine_dir: Path | None, device: int) -> None:
@@ -30,40 +30,36 @@ def inspect_bundle(console: Console, path: Path, engine_dir: Path | None, device
     manifest = bundle.manifest
     model, size = manifest.model, sum(record.size for record in manifest.files.values())
     intact = f"{len(manifest.files)} files, {size / 1e6:.1f} MB, all intact"
-    _say(f"bundle           {path}: format {manifest.format}, {intact}")
-    _say(f"hash             {bundle.hash}")
-    _say(f"model            {model.family}, {model.prediction_type}, {model.default_size}x{model.default_size} pixels")
-    _say(f"sizes            multiples of {model.size_multiple} pixels")
-    _say(f"decoders         {', '.join(manifest.decoders)} (default {manifest.default_decoder})")
+    say(f"bundle           {path}: format {manifest.format}, {intact}")
+    say(f"hash             {bundle.hash}")
+    say(f"model            {model.family}, {model.prediction_type}, {model.default_size}x{model.default_size} pixels")
+    say(f"sizes            multiples of {model.size_multiple} pixels")
+    say(f"decoders         {', '.join(manifest.decoders)} (default {manifest.default_decoder})")
     for line in (*safety_lines(manifest), *licence_lines(manifest)):
-        _say(line)
+        say(line)
     for key, value in manifest.provenance.items():
-        _say(f"{key:16} {value}")
+        say(f"{key:16} {value}")
     _print_components(bundle)
     _print_engines(bundle, device)
     for line in licence_texts(bundle):
-        _say(line)
+        say(line)
 
 
 def _print_components(bundle: Bundle) -> None:
     for name, component in bundle.manifest.components.items():
         print()
-        _say(f"{name}: at most {component.max_abs_error:.0e} from PyTorch in fp32")
+        say(f"{name}: at most {component.max_abs_error:.0e} from PyTorch in fp32")
         for direction, specs in (("takes", component.inputs), ("gives", component.outputs)):
             for spec in specs:
-                _say(f"  {direction} {spec}")
+                say(f"  {direction} {spec}")
 
 
 def _print_engines(bundle: Bundle, device: int) -> None:
     records = store.stored(bundle)
     print()
-    _say(f"engines: {len(records) or 'none built; onnxruntime opens the graphs as they are'}")
+    say(f"engines: {len(records) or 'none built; onnxruntime opens the graphs as they are'}")
     for record in records:
         if isinstance(record, EngineError):
-            _say(f"  damaged: {record}")
+            say(f"  damaged: {record}")
         else:
-            _say(f"  {record.key.id} {record.key.component} {record.key.backend}: {fit(bundle, record, device)}")
-
-
-def _say(line: str) -> None:
-    print(one_line(line))
+            say(f"  {record.key.id} {record.key.component} {record.key.backend}: {fit(bundle, record, device)}")

@@ -28,8 +28,8 @@ def pack_command(
     with console.status(f"packing {path}"):
         packed = pack(bundle, output, engines=engines, decoders=decoders, overwrite=overwrite)
     for name, component in packed.manifest.components.items():
-        served = "its graph: no engine of it was packed" if component.packed is None else None
-        print(f"{name:24} {served or ' '.join(component.packed.engines if component.packed else ())}")
+        engines_of_it = () if component.packed is None else component.packed.engines
+        print(f"{name:24} {' '.join(engines_of_it) or 'its graph: no engine of it was packed'}")
     megabytes = [sum(file.size for file in one.manifest.files.values()) / 1e6 for one in (packed, bundle)]
     print(one_line(f"{output}: {megabytes[0]:.1f} MB of {megabytes[1]:.1f} MB"))
     console.print(f"note: {asked_of_distributors(packed.manifest.licence)}", markup=False)

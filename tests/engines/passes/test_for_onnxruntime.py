@@ -51,7 +51,7 @@ def test_the_answers_are_those_of_the_graph_as_it_was(
 
 @each_component
 def test_every_attention_is_rewritten_and_its_reshapes_go(demo_bundle: Path, component: str) -> None:
-    model = ir.load(Bundle.open(demo_bundle).graph(component))
+    model = read_model(Bundle.open(demo_bundle).graph(component))
     before = Counter(node.op_type for node in model.graph)
     to_multi_head(model)
     after = Counter(node.op_type for node in model.graph)
@@ -63,7 +63,7 @@ def test_every_attention_is_rewritten_and_its_reshapes_go(demo_bundle: Path, com
 
 
 def test_attention_under_a_mask_stays(demo_bundle: Path) -> None:
-    model = ir.load(Bundle.open(demo_bundle).graph("text_encoder"))
+    model = read_model(Bundle.open(demo_bundle).graph("text_encoder"))
     before = [node.op_type for node in model.graph]
     assert "Attention" in before
     assert not to_multi_head(model)
@@ -77,14 +77,14 @@ def test_a_built_engine_holds_norms_and_attention_whole(demo_bundle: Path, tmp_p
     bundle = Bundle.open(demo_bundle)
     BACKEND.build(bundle, component, tmp_path)
     nodes = Counter(node.op_type for node in onnx.load(tmp_path / GRAPH, load_external_data=False).graph.node)
-    norms = sum(node.op_type == "GroupNormalization" for node in ir.load(bundle.graph(component)).graph)
+    norms = sum(node.op_type == "GroupNormalization" for node in read_model(bundle.graph(component)).graph)
     assert (nodes["InstanceNormalization"], nodes["MultiHeadAttention"]) == (norms, ATTENTIONS[component])
     assert not nodes.keys() & {"Attention", "GroupNormalization", "ReduceMean", "Sqrt"}
 
 
 def test_tensors_that_are_asked_for_keep_their_names(demo_bundle: Path) -> None:
     """`verify --bisect` marks tensors of a graph as outputs: what it fuses must not be among those inside."""
-    model = ir.load(Bundle.open(demo_bundle).graph("vae_decoder.kl-f8"))
+    model = read_model(Bundle.open(demo_bundle).graph("vae_decoder.kl-f8"))
     [attention] = (node for node in model.graph if node.op_type == "Attention")
     transposed = next(iter(attention.outputs[0].uses())).node.outputs[0]
     joined = next(iter(transposed.uses())).node.outputs[0]
@@ -92,7 +92,7 @@ def test_tensors_that_are_asked_for_keep_their_names(demo_bundle: Path) -> None:
     asked = [value.name for value in model.graph.outputs]
     assert to_multi_head(model)
     assert [value.name for value in model.graph.outputs] == asked
-    model = ir.load(Bundle.open(demo_bundle).graph("vae_decoder.kl-f8"))
+    model = read_model(Bundle.open(demo_bundle).graph("vae_decoder.kl-f8"))
     [attention] = (node for node in model.graph if node.op_type == "Attention")
     model.graph.outputs.append(attention.outputs[0])
     assert not to_multi_head(model)

@@ -11,6 +11,7 @@ import pytest
 
 from latentrt.engines.bundle import Bundle
 from latentrt.engines.passes.half import BFLOAT, FLOAT, HALF, HALVES, to_half
+from latentrt.engines.passes.reading import read_model
 
 COMPONENTS = ("text_encoder", "unet", "vae_encoder", "vae_decoder.kl-f8")
 HEAVY = {"Conv", "MatMul", "Gemm", "Attention", "GroupNormalization"}
@@ -19,7 +20,7 @@ each_half = pytest.mark.parametrize("half", [HALF, BFLOAT], ids=HALVES)
 
 
 def halved(bundle: Path, component: str, half: ir.DataType) -> ir.Model:
-    model = ir.load(Bundle.open(bundle).graph(component))
+    model = read_model(Bundle.open(bundle).graph(component))
     to_half(model.graph, half)
     return model
 
@@ -46,7 +47,7 @@ def test_the_half_graph_is_valid_onnx(demo_bundle: Path, component: str, half: i
 
 @each_half
 def test_weights_are_rounded_to_the_nearest(demo_bundle: Path, half: ir.DataType) -> None:
-    exact = ir.load(Bundle.open(demo_bundle).graph("text_encoder")).graph.initializers
+    exact = read_model(Bundle.open(demo_bundle).graph("text_encoder")).graph.initializers
     rounded = halved(demo_bundle, "text_encoder", half).graph.initializers
     bits = {HALF: 11, BFLOAT: 8}[half]
     changed = [name for name, value in rounded.items() if value.dtype == half]

@@ -11,6 +11,7 @@ import pytest
 
 from latentrt.engines.bundle import Bundle
 from latentrt.engines.passes.prepared import prepare
+from latentrt.engines.passes.reading import read_model
 from latentrt.engines.passes.static import make_static
 from latentrt.engines.tensor import resolve_shape
 
@@ -43,7 +44,7 @@ def test_the_answers_are_those_of_the_free_graph(demo_bundle: Path, tmp_path: Pa
 
 @pytest.mark.parametrize("component", SHAPES)
 def test_no_dimension_is_free_and_no_shape_is_computed(demo_bundle: Path, component: str) -> None:
-    model = ir.load(Bundle.open(demo_bundle).graph(component))
+    model = read_model(Bundle.open(demo_bundle).graph(component))
     nodes, shapes = len(model.graph), sum(node.op_type == "Shape" for node in model.graph)
     assert make_static(model, SHAPES[component])
     values = [*model.graph.inputs, *(output for node in model.graph for output in node.outputs)]
@@ -55,7 +56,7 @@ def test_no_dimension_is_free_and_no_shape_is_computed(demo_bundle: Path, compon
 
 
 def test_the_unet_computes_nothing_but_its_network(demo_bundle: Path) -> None:
-    model = ir.load(Bundle.open(demo_bundle).graph("unet"))
+    model = read_model(Bundle.open(demo_bundle).graph("unet"))
     make_static(model, SHAPES["unet"])
     litter = {
         "Shape",
