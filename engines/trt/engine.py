@@ -22,6 +22,7 @@ from . import cuda
 from .arena import shared_arena
 from .context import ProfileContext
 from .family import Family
+from .interruption import held_back
 from .log import make_log
 from .memory import InputBuffer, OutputBuffer, Stream
 from .plan import PLAN, load_plan
@@ -113,7 +114,8 @@ class TensorRtEngine(ProfiledEngine):
             static = self.profiles[index].static and not self._options.weight_streaming  # streamed weights move
             buffers = (*self._inputs.items(), *self._outputs.items())
             addresses = {name: buffer.device.address for name, buffer in buffers}
-            context = self._engine.create_execution_context(self._how_to_run())
+            with held_back():
+                context = self._engine.create_execution_context(self._how_to_run())
             if context is None:
                 raise EngineError(f"the {self._family.name} engine of {self.name} has no memory left for a context")
             self._contexts[index] = ProfileContext(

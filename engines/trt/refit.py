@@ -14,6 +14,7 @@ from ..options import BuildOptions
 from ..prepared_graph import prepared_graph
 from ..profile import Profile
 from .family import Family
+from .interruption import held_back
 from .log import Log, reason
 
 
@@ -61,5 +62,7 @@ def refit(
         graph = prepared_graph(bundle, key.component, profiles, key.precision, Path(folder), opset)
         refitter = family.module.Refitter(engine, log)
         parser = family.module.OnnxParserRefitter(refitter, log)
-        if not (parser.refit_from_file(str(graph)) and refitter.refit_cuda_engine()):
+        with held_back():
+            taken = parser.refit_from_file(str(graph)) and refitter.refit_cuda_engine()
+        if not taken:
             raise EngineError(f"the {key.backend} engine of {key.component} does not take these weights: {reason(log)}")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -192,6 +195,27 @@ def test_ctrl_c_stops_a_build(opened: Bundle, tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         store.build(get_backend("tensorrt-rtx", rtx()), opened, "unet", interrupt)
     assert list(opened.engine_dir.iterdir()) == []
+
+
+def test_a_real_ctrl_c_stops_a_build_wherever_it_finds_python(opened: Bundle) -> None:
+    """Not only while it reports: mostly the library's logger is what Python runs next, and errors there are dropped."""
+    before, started = signal.getsignal(signal.SIGINT), threading.Event()
+
+    def press() -> None:
+        started.wait()
+        os.kill(os.getpid(), signal.SIGINT)
+
+    def report(_doing: str, share: float) -> None:
+        if share > 0:  # the library is at work
+            started.set()
+
+    pressing = threading.Thread(target=press)
+    pressing.start()
+    with pytest.raises(KeyboardInterrupt):
+        store.build(get_backend("tensorrt-rtx", rtx()), opened, "unet", report)
+    pressing.join()
+    assert list(opened.engine_dir.iterdir()) == []
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_a_graph_that_the_library_cannot_read_is_named(tiny_bundle: Path, relist: Relist, tmp_path: Path) -> None:

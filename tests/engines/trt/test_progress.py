@@ -63,7 +63,7 @@ def test_what_goes_wrong_in_telling_stops_the_build_and_never_reaches_the_librar
 
 
 def test_the_library_s_threads_take_turns() -> None:
-    """It calls from several; what is told grows, and the report, a bar on a terminal, say, is one thread's at a time."""
+    """It calls from several; the report, a bar on a terminal, say, is one thread's at a time."""
     inside, met = 0, []
 
     def report(_doing: str, _share: float) -> None:
