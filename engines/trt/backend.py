@@ -45,7 +45,7 @@ class FamilyBackend(ABC):
             bundle,
             component,
             backend=self.name,
-            version=self._version(),
+            version=self.family.version,
             device=self._device(),
             precision=engine_precision(bundle, component, self.options.precision),
             profile=profile_text(profiles_for(bundle, component, self.options)),
@@ -66,9 +66,6 @@ class FamilyBackend(ABC):
 
     def _targets(self) -> tuple[str, ...]:
         return ()
-
-    def _version(self) -> str:
-        return self.family.version
 
     def build(self, bundle: Bundle, component: str, folder: Path, report: Report = no_report) -> None:
         """As `Backend.build`."""

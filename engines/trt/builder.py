@@ -117,9 +117,9 @@ def configure(trt: Any, config: Any, request: PlanRequest) -> None:
         config.set_flag(trt.BuilderFlag.REFIT)
     if options.weight_streaming:
         config.set_flag(trt.BuilderFlag.WEIGHT_STREAMING)
-    if options.compatible:
-        config.set_flag(trt.BuilderFlag.VERSION_COMPATIBLE)
-        config.set_flag(trt.BuilderFlag.EXCLUDE_LEAN_RUNTIME)  # a plan holds weights and kernels, never host code
+    if (
+        options.compatible
+    ):  # of GPUs; other versions would need their host code in the plan, or the lean runtime of ours
         config.hardware_compatibility_level = trt.HardwareCompatibilityLevel.AMPERE_PLUS
     if request.targets:
         config.num_compute_capabilities = len(request.targets)
