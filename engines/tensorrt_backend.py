@@ -55,7 +55,6 @@ class TensorRtBackend(FamilyBackend):
         return f"sm{_AMPERE} and later" if self.options.compatible else f"{gpu.name} {gpu.sm} CUDA {gpu.cuda}"
 
     def _timing(self) -> Path | None:
-        cuda.use(self.device)
         return timing_file(self.family, cuda.find_gpu(self.device))
 
 

@@ -16,6 +16,7 @@ from ..manifest import Precision
 from ..options import DEFAULTS, BuildOptions
 from ..prepared_graph import engine_precision, prepared_graph
 from ..profile import profile_text, profiles_for
+from . import cuda
 from .builder import PlanRequest, build_plan
 from .engine import GpuPlace, TensorRtEngine
 from .family import Family
@@ -62,7 +63,7 @@ class FamilyBackend(ABC):
 
     @abstractmethod
     def _timing(self) -> Path | None:
-        """The file of measured kernels, where there is one. The GPU to measure on is current from here on."""
+        """The file of measured kernels, where there is one."""
 
     def _targets(self) -> tuple[str, ...]:
         return ()
@@ -72,6 +73,8 @@ class FamilyBackend(ABC):
         precision = engine_precision(bundle, component, self.options.precision)
         profiles, opset = profiles_for(bundle, component, self.options), self.family.opset(self.options.opset)
         report("preparing the graph", 0)
+        if not self.options.targets:
+            cuda.use(self.device)  # the library measures on, or asks, whichever GPU is current
         with tempfile.TemporaryDirectory(dir=folder) as work:  # on the disk that must have room for the plan anyway
             request = PlanRequest(
                 component=component,

@@ -247,6 +247,22 @@ def test_the_command_line_builds_and_inspect_says_why_it_does_not_fit(
     assert "unet tensorrt-rtx: cannot run here: no NVIDIA driver" in capfd.readouterr().out
 
 
+@no_gpu
+def test_a_build_is_for_the_gpu_that_is_named(
+    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Up to the library, which asks for the current GPU and finds none."""
+    gpus = {0: cuda.Gpu("NVIDIA RTX 4090", "sm89", "13.0"), 1: cuda.Gpu("NVIDIA RTX 5090", "sm120", "13.0")}
+    current: list[int] = []
+    monkeypatch.setattr(cuda, "no_gpu", lambda device: None)
+    monkeypatch.setattr(cuda, "find_gpu", gpus.__getitem__)
+    monkeypatch.setattr(cuda, "use", current.append)
+    assert get_backend("tensorrt-rtx", device=1).key(Bundle.open(tiny_bundle), "unet").device == "sm120"
+    assert run(["build", str(tiny_bundle), "--engine", "tensorrt-rtx", "--device", "1"]) == 2
+    assert "tensorrt-rtx cannot" in capfd.readouterr().err
+    assert current == [1]
+
+
 def test_feeds_of_the_demo_fit_the_profiles(built: Bundle) -> None:
     """What the pipeline will ask for, beside what was compiled."""
     from latentrt.engines.profile import profiles_for
