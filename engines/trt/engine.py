@@ -148,9 +148,10 @@ class TensorRtEngine(ProfiledEngine):
         return max(_bytes(spec, profile.shapes(spec)[2]) for profile in self.profiles)
 
     def _close_contexts(self) -> None:
-        for context in self._contexts.values():
-            context.close()
-        self._contexts.clear()
+        with ExitStack() as stack:
+            for context in self._contexts.values():
+                stack.callback(context.close)
+            self._contexts = {}
 
     def _release(self) -> None:
         self._runtime_config = self._cache = self._engine = self._runtime = None
@@ -159,8 +160,8 @@ class TensorRtEngine(ProfiledEngine):
         """As `Engine.close`; compiled kernels are kept."""
         if not self._closed:
             super().close()
-            cuda.use(self._device)
-            self._resources.close()
+            with self._resources:  # given back even where the GPU is gone, all of them
+                cuda.use(self._device)
 
 
 def _closing(stack: ExitStack, resource: Any) -> Any:
