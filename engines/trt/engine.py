@@ -26,7 +26,7 @@ from .interruption import held_back
 from .log import make_log
 from .memory import InputBuffer, OutputBuffer, Stream
 from .plan import PLAN, load_plan
-from .refit import check_refit, refit
+from .refit import check_refit, check_refitted, refit
 from .sealed import read_sealed, write_sealed
 
 
@@ -100,13 +100,22 @@ class TensorRtEngine(ProfiledEngine):
     def refit(self, bundle: Bundle) -> None:
         """Exchange the weights for those of another bundle's component with the same graph; takes seconds, not minutes.
 
+        The engine is then held against what PyTorch recorded in that bundle. One that fails is closed.
+
         Raises:
             EngineError: the engine was not built with --refittable, the graph differs, or a weight does not fit.
+            CheckFailedError: with the new weights its answers are not PyTorch's.
         """
         key = check_refit(self.key, self._options, bundle)
         cuda.use(self._device)
         opset = self._family.opset(self._options.opset)
-        refit(self._family, self._engine, self._log, bundle, self.key, self.profiles, opset)
+        try:
+            self._close_contexts()  # a recorded run may hold weights
+            refit(self._family, self._engine, self._log, bundle, self.key, self.profiles, opset)
+            check_refitted(self, bundle, self._options)
+        except BaseException:  # some weights may be new, and others old
+            self.close()
+            raise
         self.key = key
 
     def _context(self, index: int) -> ProfileContext:
