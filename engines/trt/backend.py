@@ -94,7 +94,7 @@ class FamilyBackend(ABC):
         folder = built_folder(self, bundle, component, folder)
         profiles = profiles_for(bundle, component, self.options)
         key = self.key(bundle, component)
-        place = GpuPlace(self.device, self.resident)
+        place = GpuPlace(self.device, self.resident, kernels_file(folder, key))
         return TensorRtEngine(self.family, bundle, component, key, profiles, folder, self.options, place)
 
     def keeping(self, resident: int) -> Self:
@@ -108,3 +108,11 @@ class FamilyBackend(ABC):
         if (opset := self.family.opset(self.options.opset)) is not None:
             words.append(f"opset={opset}")
         return tuple(words)
+
+
+def kernels_file(folder: Path, key: EngineKey) -> Path | None:
+    """Where an engine's compiled kernels are kept: beside its folder, which holds what was built and no more.
+
+    None for a folder that does not have the engine's name, also in the making: it is gone when its engine closes.
+    """
+    return folder.parent / f"{key.id}.kernels" if key.id in folder.name else None

@@ -32,10 +32,17 @@ from .sealed import read_sealed, write_sealed
 
 @dataclass(frozen=True)
 class GpuPlace:
-    """Where an engine runs: the GPU by its number, and the bytes of weights that stay on it at most; None for any."""
+    """Where an engine runs, and what it keeps.
+
+    Attributes:
+        device: the GPU by its number.
+        resident: bytes of weights that stay on it at most; None for any.
+        kernels: the file that keeps compiled kernels; None keeps none.
+    """
 
     device: int
     resident: int | None = None
+    kernels: Path | None = None
 
 
 class TensorRtEngine(ProfiledEngine):
@@ -56,7 +63,7 @@ class TensorRtEngine(ProfiledEngine):
     ) -> None:
         super().__init__(bundle, name, key, profiles)
         self._family, self._options, self._device = family, options, place.device
-        self._kernels = folder.parent / f"{key.id}.kernels"  # beside: the folder holds what was built and no more
+        self._kernels = place.kernels
         self._log = make_log(family.module)
         with ExitStack() as stack:
             cuda.use(place.device)
@@ -140,7 +147,7 @@ class TensorRtEngine(ProfiledEngine):
         """TensorRT for RTX compiles kernels when it first runs: keep them, and let it record its own CUDA graphs."""
         trt, config = self._family.module, self._engine.create_runtime_config()
         self._cache = config.create_runtime_cache()
-        self._kept = read_sealed(self._kernels)
+        self._kept = None if self._kernels is None else read_sealed(self._kernels)
         if self._kept is not None:
             self._cache.deserialize(self._kept)  # False where another GPU or version wrote them: then it stays empty
         config.set_runtime_cache(self._cache)
@@ -149,6 +156,8 @@ class TensorRtEngine(ProfiledEngine):
         self._runtime_config = config
 
     def _keep_kernels(self) -> None:
+        if self._kernels is None:
+            return
         content = bytes(memoryview(self._cache.serialize()))
         if content != self._kept:
             write_sealed(self._kernels, content)

@@ -15,12 +15,15 @@ import pytest
 
 from latentrt.cli import run
 from latentrt.engines import store
+from latentrt.engines.atomic import new_folder
 from latentrt.engines.backend import get_backend
+from latentrt.engines.bisect import _build_folder
 from latentrt.engines.bundle import Bundle
 from latentrt.engines.errors import EngineError, InputError
 from latentrt.engines.options import BuildOptions
 from latentrt.engines.tensorrt_rtx_backend import BACKEND, check_targets, known_targets
 from latentrt.engines.trt import cuda
+from latentrt.engines.trt.backend import kernels_file
 from latentrt.engines.trt.log import make_log
 from latentrt.engines.trt.plan import PLAN, load_plan
 
@@ -245,6 +248,16 @@ def test_the_command_line_builds_and_inspect_says_why_it_does_not_fit(
     assert out.count("not checked") == len(Bundle.open(bundle).manifest.components)
     assert run(["inspect", bundle]) == 0
     assert "unet tensorrt-rtx: cannot run here: no NVIDIA driver" in capfd.readouterr().out
+
+
+def test_kernels_are_kept_beside_an_engine_and_not_beside_a_passing_folder(opened: Bundle, tmp_path: Path) -> None:
+    key = get_backend("tensorrt-rtx", rtx()).key(opened, "unet")
+    stored, beside = store.engine_folder(opened, key), opened.engine_dir / f"{key.id}.kernels"
+    assert kernels_file(stored, key) == beside
+    with new_folder(tmp_path / key.id) as in_the_making:  # a build is checked there, and need not compile them again
+        assert kernels_file(in_the_making, key) == tmp_path / f"{key.id}.kernels"
+    with _build_folder(opened.root) as passing:  # of a search for the node that is off
+        assert kernels_file(Path(passing), key) is None
 
 
 @no_gpu
