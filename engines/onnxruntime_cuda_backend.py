@@ -73,9 +73,9 @@ class BoundEngine(ProfiledEngine):
         assert self._session is not None
         sizes = check_feeds(self.name, self.inputs, feeds)
         shape = tuple(sorted(sizes.items()))
-        if shape not in self._bound:
-            self._bound[shape] = _Buffers(self, self._session, self._place, sizes, graph_id=len(self._bound) + 1)
         try:
+            if shape not in self._bound:  # where the GPU's memory may run out
+                self._bound[shape] = _Buffers(self, self._session, self._place, sizes, graph_id=len(self._bound) + 1)
             return self._bound[shape].run(self._session, feeds)
         except Exception as error:  # ORT's exceptions share no public base class
             raise EngineError(f"ONNX Runtime failed in {self.name}: {first_line(error)}") from error

@@ -30,7 +30,7 @@ class BuildOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         refittable: whether other weights of the same shapes may be put in later.
         weight_streaming: whether weights may stay in host memory.
         memory_limit: GB (1e9 bytes) of the GPU's memory that weights and activations may take; None is all.
-        compatible: whether other versions of the library and other GPUs (Ampere and later) may load it.
+        compatible: whether other GPUs (Ampere and later) may load it, by the same version of the library.
         opset: 20 to compile from a graph of that opset, with attention written out; None is the backend's own choice.
     """
 

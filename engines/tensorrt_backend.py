@@ -54,12 +54,7 @@ class TensorRtBackend(FamilyBackend):
         gpu = cuda.find_gpu(self.device)
         return f"sm{_AMPERE} and later" if self.options.compatible else f"{gpu.name} {gpu.sm} CUDA {gpu.cuda}"
 
-    def _version(self) -> str:
-        major = self.family.version.partition(".")[0]
-        return f"{major}.x" if self.options.compatible else self.family.version
-
     def _timing(self) -> Path | None:
-        cuda.use(self.device)
         return timing_file(self.family, cuda.find_gpu(self.device))
 
 

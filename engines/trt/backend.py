@@ -16,6 +16,7 @@ from ..manifest import Precision
 from ..options import DEFAULTS, BuildOptions
 from ..prepared_graph import engine_precision, prepared_graph
 from ..profile import profile_text, profiles_for
+from . import cuda
 from .builder import PlanRequest, build_plan
 from .engine import GpuPlace, TensorRtEngine
 from .family import Family
@@ -45,7 +46,7 @@ class FamilyBackend(ABC):
             bundle,
             component,
             backend=self.name,
-            version=self._version(),
+            version=self.family.version,
             device=self._device(),
             precision=engine_precision(bundle, component, self.options.precision),
             profile=profile_text(profiles_for(bundle, component, self.options)),
@@ -62,19 +63,18 @@ class FamilyBackend(ABC):
 
     @abstractmethod
     def _timing(self) -> Path | None:
-        """The file of measured kernels, where there is one. The GPU to measure on is current from here on."""
+        """The file of measured kernels, where there is one."""
 
     def _targets(self) -> tuple[str, ...]:
         return ()
-
-    def _version(self) -> str:
-        return self.family.version
 
     def build(self, bundle: Bundle, component: str, folder: Path, report: Report = no_report) -> None:
         """As `Backend.build`."""
         precision = engine_precision(bundle, component, self.options.precision)
         profiles, opset = profiles_for(bundle, component, self.options), self.family.opset(self.options.opset)
         report("preparing the graph", 0)
+        if not self.options.targets:
+            cuda.use(self.device)  # the library measures on, or asks, whichever GPU is current
         with tempfile.TemporaryDirectory(dir=folder) as work:  # on the disk that must have room for the plan anyway
             request = PlanRequest(
                 component=component,
@@ -94,7 +94,7 @@ class FamilyBackend(ABC):
         folder = built_folder(self, bundle, component, folder)
         profiles = profiles_for(bundle, component, self.options)
         key = self.key(bundle, component)
-        place = GpuPlace(self.device, self.resident)
+        place = GpuPlace(self.device, self.resident, kernels_file(folder, key))
         return TensorRtEngine(self.family, bundle, component, key, profiles, folder, self.options, place)
 
     def keeping(self, resident: int) -> Self:
@@ -108,3 +108,11 @@ class FamilyBackend(ABC):
         if (opset := self.family.opset(self.options.opset)) is not None:
             words.append(f"opset={opset}")
         return tuple(words)
+
+
+def kernels_file(folder: Path, key: EngineKey) -> Path | None:
+    """Where an engine's compiled kernels are kept: beside its folder, which holds what was built and no more.
+
+    None for a folder that does not have the engine's name, also in the making: it is gone when its engine closes.
+    """
+    return folder.parent / f"{key.id}.kernels" if key.id in folder.name else None

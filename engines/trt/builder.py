@@ -14,6 +14,7 @@ from ..options import BuildOptions
 from ..profile import Profile
 from ..tensor import TensorSpec
 from .family import Family
+from .interruption import held_back
 from .log import Log, make_log, reason
 from .progress import Progress, make_monitor
 from .timing_cache import timed
@@ -48,8 +49,19 @@ def build_plan(family: Family, request: PlanRequest, report: Report) -> memoryvi
     Raises:
         EngineError: the library cannot parse or compile the graph; it says what the library says.
     """
-    trt, log = family.module, make_log(family.module)
-    progress = Progress(report)
+    log, progress = make_log(family.module), Progress(report)
+    with held_back(progress.stop):  # ends a build at its next step; the parser cannot be stopped
+        plan = _plan(family, request, log, progress)
+    if progress.stopped is not None:
+        raise progress.stopped
+    if plan is None:
+        raise EngineError(f"{family.name} cannot compile {request.component}: {reason(log)}")
+    return memoryview(plan)
+
+
+def _plan(family: Family, request: PlanRequest, log: Log, progress: Progress) -> Any:
+    """The library's memory with the plan; None where it failed, or was stopped."""
+    trt = family.module
     try:
         builder = trt.Builder(log)
     except TypeError as error:  # pybind's word for a null pointer
@@ -63,12 +75,7 @@ def build_plan(family: Family, request: PlanRequest, report: Report) -> memoryvi
     monitor = make_monitor(trt, progress)  # the config holds no reference of its own
     config.progress_monitor = monitor
     with nullcontext() if request.timing is None else timed(config, request.timing):
-        plan = builder.build_serialized_network(network, config)
-    if progress.stopped is not None:
-        raise progress.stopped
-    if plan is None:
-        raise EngineError(f"{family.name} cannot compile {request.component}: {reason(log)}")
-    return memoryview(plan)
+        return None if progress.stopped else builder.build_serialized_network(network, config)
 
 
 def _strongly_typed(trt: Any) -> int:
@@ -110,9 +117,9 @@ def configure(trt: Any, config: Any, request: PlanRequest) -> None:
         config.set_flag(trt.BuilderFlag.REFIT)
     if options.weight_streaming:
         config.set_flag(trt.BuilderFlag.WEIGHT_STREAMING)
-    if options.compatible:
-        config.set_flag(trt.BuilderFlag.VERSION_COMPATIBLE)
-        config.set_flag(trt.BuilderFlag.EXCLUDE_LEAN_RUNTIME)  # a plan holds weights and kernels, never host code
+    if (
+        options.compatible
+    ):  # of GPUs; other versions would need their host code in the plan, or the lean runtime of ours
         config.hardware_compatibility_level = trt.HardwareCompatibilityLevel.AMPERE_PLUS
     if request.targets:
         config.num_compute_capabilities = len(request.targets)

@@ -22,19 +22,27 @@ from . import cuda
 from .arena import shared_arena
 from .context import ProfileContext
 from .family import Family
+from .interruption import held_back
 from .log import make_log
 from .memory import InputBuffer, OutputBuffer, Stream
 from .plan import PLAN, load_plan
-from .refit import check_refit, refit
+from .refit import check_refit, check_refitted, refit
 from .sealed import read_sealed, write_sealed
 
 
 @dataclass(frozen=True)
 class GpuPlace:
-    """Where an engine runs: the GPU by its number, and the bytes of weights that stay on it at most; None for any."""
+    """Where an engine runs, and what it keeps.
+
+    Attributes:
+        device: the GPU by its number.
+        resident: bytes of weights that stay on it at most; None for any.
+        kernels: the file that keeps compiled kernels; None keeps none.
+    """
 
     device: int
     resident: int | None = None
+    kernels: Path | None = None
 
 
 class TensorRtEngine(ProfiledEngine):
@@ -55,7 +63,7 @@ class TensorRtEngine(ProfiledEngine):
     ) -> None:
         super().__init__(bundle, name, key, profiles)
         self._family, self._options, self._device = family, options, place.device
-        self._kernels = folder.parent / f"{key.id}.kernels"  # beside: the folder holds what was built and no more
+        self._kernels = place.kernels
         self._log = make_log(family.module)
         with ExitStack() as stack:
             cuda.use(place.device)
@@ -99,13 +107,22 @@ class TensorRtEngine(ProfiledEngine):
     def refit(self, bundle: Bundle) -> None:
         """Exchange the weights for those of another bundle's component with the same graph; takes seconds, not minutes.
 
+        The engine is then held against what PyTorch recorded in that bundle. One that fails is closed.
+
         Raises:
             EngineError: the engine was not built with --refittable, the graph differs, or a weight does not fit.
+            CheckFailedError: with the new weights its answers are not PyTorch's.
         """
         key = check_refit(self.key, self._options, bundle)
         cuda.use(self._device)
         opset = self._family.opset(self._options.opset)
-        refit(self._family, self._engine, self._log, bundle, self.key, self.profiles, opset)
+        try:
+            self._close_contexts()  # a recorded run may hold weights
+            refit(self._family, self._engine, self._log, bundle, self.key, self.profiles, opset)
+            check_refitted(self, bundle, self._options)
+        except BaseException:  # some weights may be new, and others old
+            self.close()
+            raise
         self.key = key
 
     def _context(self, index: int) -> ProfileContext:
@@ -113,7 +130,8 @@ class TensorRtEngine(ProfiledEngine):
             static = self.profiles[index].static and not self._options.weight_streaming  # streamed weights move
             buffers = (*self._inputs.items(), *self._outputs.items())
             addresses = {name: buffer.device.address for name, buffer in buffers}
-            context = self._engine.create_execution_context(self._how_to_run())
+            with held_back():
+                context = self._engine.create_execution_context(self._how_to_run())
             if context is None:
                 raise EngineError(f"the {self._family.name} engine of {self.name} has no memory left for a context")
             self._contexts[index] = ProfileContext(
@@ -129,7 +147,7 @@ class TensorRtEngine(ProfiledEngine):
         """TensorRT for RTX compiles kernels when it first runs: keep them, and let it record its own CUDA graphs."""
         trt, config = self._family.module, self._engine.create_runtime_config()
         self._cache = config.create_runtime_cache()
-        self._kept = read_sealed(self._kernels)
+        self._kept = None if self._kernels is None else read_sealed(self._kernels)
         if self._kept is not None:
             self._cache.deserialize(self._kept)  # False where another GPU or version wrote them: then it stays empty
         config.set_runtime_cache(self._cache)
@@ -138,6 +156,8 @@ class TensorRtEngine(ProfiledEngine):
         self._runtime_config = config
 
     def _keep_kernels(self) -> None:
+        if self._kernels is None:
+            return
         content = bytes(memoryview(self._cache.serialize()))
         if content != self._kept:
             write_sealed(self._kernels, content)
@@ -146,9 +166,10 @@ class TensorRtEngine(ProfiledEngine):
         return max(_bytes(spec, profile.shapes(spec)[2]) for profile in self.profiles)
 
     def _close_contexts(self) -> None:
-        for context in self._contexts.values():
-            context.close()
-        self._contexts.clear()
+        with ExitStack() as stack:
+            for context in self._contexts.values():
+                stack.callback(context.close)
+            self._contexts = {}
 
     def _release(self) -> None:
         self._runtime_config = self._cache = self._engine = self._runtime = None
@@ -157,8 +178,8 @@ class TensorRtEngine(ProfiledEngine):
         """As `Engine.close`; compiled kernels are kept."""
         if not self._closed:
             super().close()
-            cuda.use(self._device)
-            self._resources.close()
+            with self._resources:  # given back even where the GPU is gone, all of them
+                cuda.use(self._device)
 
 
 def _closing(stack: ExitStack, resource: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
@@ -61,11 +62,21 @@ class PinnedMemory:
             call(cudart.cudaFreeHost, address)
 
 
+def _both_sides(size: int) -> tuple[DeviceMemory, PinnedMemory, ExitStack]:
+    """As much memory of the GPU as of the host, and what gives both back, whichever of them fails."""
+    with ExitStack() as stack:
+        device = DeviceMemory(size)
+        stack.callback(device.close)
+        staging = PinnedMemory(size)
+        stack.callback(staging.close)
+        return device, staging, stack.pop_all()
+
+
 class InputBuffer:
     """One input: an array's bytes go through pinned memory, and only if they are not those that are there already."""
 
     def __init__(self, size: int) -> None:
-        self.device, self._staging = DeviceMemory(size), PinnedMemory(size)
+        self.device, self._staging, self._resources = _both_sides(size)
         self._held = 0  # bytes on the GPU that equal those staged
 
     def upload(self, array: NDArray[Any], stream: Stream) -> None:
@@ -88,15 +99,14 @@ class InputBuffer:
 
     def close(self) -> None:
         """Give the memory back."""
-        self.device.close()
-        self._staging.close()
+        self._resources.close()
 
 
 class OutputBuffer:
     """One output: it comes back through pinned memory."""
 
     def __init__(self, size: int) -> None:
-        self.device, self._staging = DeviceMemory(size), PinnedMemory(size)
+        self.device, self._staging, self._resources = _both_sides(size)
 
     def download(self, size: int, stream: Stream) -> None:
         """Put a copy of the first `size` bytes on the stream."""
@@ -116,5 +126,4 @@ class OutputBuffer:
 
     def close(self) -> None:
         """Give the memory back."""
-        self.device.close()
-        self._staging.close()
+        self._resources.close()

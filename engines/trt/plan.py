@@ -8,6 +8,7 @@ from typing import Any
 
 from ..errors import EngineError
 from .family import Family
+from .interruption import held_back
 from .log import Log, reason
 
 PLAN = "engine.plan"
@@ -24,7 +25,11 @@ def load_plan(family: Family, file: Path, log: Log, component: str) -> tuple[Any
     except TypeError as error:  # pybind's word for a null pointer
         raise EngineError(f"{family.name} cannot run here: {reason(log)}") from error
     try:
-        with file.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        with (
+            held_back(),
+            file.open("rb") as stream,
+            mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content,
+        ):
             engine = runtime.deserialize_cuda_engine(content)
     except (OSError, ValueError) as error:  # ValueError: an empty file
         raise EngineError(f"{family.name} cannot read {file}: {error}; build the engine again") from error

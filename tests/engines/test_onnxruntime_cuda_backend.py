@@ -83,6 +83,17 @@ def test_answers_belong_to_the_caller_and_rows_are_filled_up(demo_bundle: Path, 
             engine.run({**one, "sample": one["sample"][:, :, :8, :8]})
 
 
+def test_buffers_that_cannot_be_had_are_one_clear_error(demo_bundle: Path, tmp_path: Path) -> None:
+    """No room for them on a GPU, say: here there is not even one to ask."""
+    bundle = Bundle.open(demo_bundle)
+    case = next(case for case in golden_cases(bundle, "unet") if case.name.startswith("rows2-128x128"))
+    with bound_engine(bundle, "unet", tmp_path, BuildOptions(sizes=((128, 128),))) as engine:
+        engine._place = Place(CPU.provider, "cuda", 0)
+        with pytest.raises(EngineError, match="ONNX Runtime failed in unet: ") as caught:
+            engine.run(case.inputs)
+        assert "\n" not in str(caught.value)
+
+
 def test_fp32_is_not_tf32_and_only_static_shapes_are_captured() -> None:
     settings = cuda_settings(1, "fp32", captured=True, memory_limit=None)
     assert settings == {"device_id": "1", "use_tf32": "0", "enable_cuda_graph": "1", "prefer_nhwc": "0"}

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,12 +15,15 @@ import pytest
 
 from latentrt.cli import run
 from latentrt.engines import store
+from latentrt.engines.atomic import new_folder
 from latentrt.engines.backend import get_backend
+from latentrt.engines.bisect import _build_folder
 from latentrt.engines.bundle import Bundle
 from latentrt.engines.errors import EngineError, InputError
 from latentrt.engines.options import BuildOptions
 from latentrt.engines.tensorrt_rtx_backend import BACKEND, check_targets, known_targets
 from latentrt.engines.trt import cuda
+from latentrt.engines.trt.backend import kernels_file
 from latentrt.engines.trt.log import make_log
 from latentrt.engines.trt.plan import PLAN, load_plan
 
@@ -194,6 +200,27 @@ def test_ctrl_c_stops_a_build(opened: Bundle, tmp_path: Path) -> None:
     assert list(opened.engine_dir.iterdir()) == []
 
 
+def test_a_real_ctrl_c_stops_a_build_wherever_it_finds_python(opened: Bundle) -> None:
+    """Not only while it reports: mostly the library's logger is what Python runs next, and errors there are dropped."""
+    before, started = signal.getsignal(signal.SIGINT), threading.Event()
+
+    def press() -> None:
+        started.wait()
+        os.kill(os.getpid(), signal.SIGINT)
+
+    def report(_doing: str, share: float) -> None:
+        if share > 0:  # the library is at work
+            started.set()
+
+    pressing = threading.Thread(target=press)
+    pressing.start()
+    with pytest.raises(KeyboardInterrupt):
+        store.build(get_backend("tensorrt-rtx", rtx()), opened, "unet", report)
+    pressing.join()
+    assert list(opened.engine_dir.iterdir()) == []
+    assert signal.getsignal(signal.SIGINT) is before
+
+
 def test_a_graph_that_the_library_cannot_read_is_named(tiny_bundle: Path, relist: Relist, tmp_path: Path) -> None:
     model = onnx.load(tiny_bundle / "onnx/unet.onnx", load_external_data=False)
     model.graph.node[-1].op_type = "Nonsense"
@@ -221,6 +248,32 @@ def test_the_command_line_builds_and_inspect_says_why_it_does_not_fit(
     assert out.count("not checked") == len(Bundle.open(bundle).manifest.components)
     assert run(["inspect", bundle]) == 0
     assert "unet tensorrt-rtx: cannot run here: no NVIDIA driver" in capfd.readouterr().out
+
+
+def test_kernels_are_kept_beside_an_engine_and_not_beside_a_passing_folder(opened: Bundle, tmp_path: Path) -> None:
+    key = get_backend("tensorrt-rtx", rtx()).key(opened, "unet")
+    stored, beside = store.engine_folder(opened, key), opened.engine_dir / f"{key.id}.kernels"
+    assert kernels_file(stored, key) == beside
+    with new_folder(tmp_path / key.id) as in_the_making:  # a build is checked there, and need not compile them again
+        assert kernels_file(in_the_making, key) == tmp_path / f"{key.id}.kernels"
+    with _build_folder(opened.root) as passing:  # of a search for the node that is off
+        assert kernels_file(Path(passing), key) is None
+
+
+@no_gpu
+def test_a_build_is_for_the_gpu_that_is_named(
+    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Up to the library, which asks for the current GPU and finds none."""
+    gpus = {0: cuda.Gpu("NVIDIA RTX 4090", "sm89", "13.0"), 1: cuda.Gpu("NVIDIA RTX 5090", "sm120", "13.0")}
+    current: list[int] = []
+    monkeypatch.setattr(cuda, "no_gpu", lambda device: None)
+    monkeypatch.setattr(cuda, "find_gpu", gpus.__getitem__)
+    monkeypatch.setattr(cuda, "use", current.append)
+    assert get_backend("tensorrt-rtx", device=1).key(Bundle.open(tiny_bundle), "unet").device == "sm120"
+    assert run(["build", str(tiny_bundle), "--engine", "tensorrt-rtx", "--device", "1"]) == 2
+    assert "tensorrt-rtx cannot" in capfd.readouterr().err
+    assert current == [1]
 
 
 def test_feeds_of_the_demo_fit_the_profiles(built: Bundle) -> None:

@@ -19,9 +19,11 @@ from latentrt.engines.memory_words import told
 from latentrt.engines.options import BuildOptions, checked
 
 
-def build_command(console: Console, path: Path, engine: str, options: BuildOptions, engine_dir: Path | None) -> None:
+def build_command(
+    console: Console, path: Path, engine: str, options: BuildOptions, device: int, engine_dir: Path | None
+) -> None:
     """Build what is not built yet; prints a line for each component."""
-    backend = get_backend(engine, checked(options))
+    backend = get_backend(engine, checked(options), device)
     bundle = Bundle.open(path, engine_dir)
     if obstacle := backend.obstacle():
         console.print(f"note: these engines are built, and not checked: {obstacle}", markup=False)

@@ -56,6 +56,4 @@ BuildWeightStreaming = Annotated[bool, typer.Option("--weight-streaming", help="
 BuildOpset = Annotated[
     int | None, typer.Option(metavar="20", help="Write attention out in ONNX opset 20, for readers older than 23.")
 ]
-BuildCompatible = Annotated[
-    bool, typer.Option("--compatible", help="For other versions of the library and other GPUs, too.")
-]
+BuildCompatible = Annotated[bool, typer.Option("--compatible", help="For other GPUs too: Ampere and later.")]

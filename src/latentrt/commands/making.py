@@ -14,7 +14,7 @@ from latentrt.engines.backend import DEFAULT as DEFAULT_ENGINE
 
 from . import export_options as e
 from .guard import console
-from .option_types import BundleArgument, EngineDir, EngineOption, PrecisionOption
+from .option_types import BundleArgument, DeviceOption, EngineDir, EngineOption, PrecisionOption
 
 if TYPE_CHECKING:
     from latentrt.engines.options import BuildOptions
@@ -75,6 +75,7 @@ def build(
     compatible: e.BuildCompatible = False,
     memory_limit: e.BuildMemoryLimit = None,
     opset: e.BuildOpset = None,
+    device: DeviceOption = 0,
     engine_dir: EngineDir = None,
 ) -> None:
     """Compile a bundle's components, and check each against PyTorch's recorded answers where it can run."""
@@ -93,7 +94,7 @@ def build(
         compatible=compatible,
         memory_limit=memory_limit,
     )
-    build_command(console, bundle, engine, options, engine_dir)
+    build_command(console, bundle, engine, options, device, engine_dir)
 
 
 def onnx(
