@@ -169,7 +169,8 @@ def _nothing_built(bundle: Bundle, component: str, built: Sequence[EngineRecord]
     build = f"build one with 'latentrt build {bundle.root} --engine {wanted.engine}{precision}'"
     if bundle.component(component).packed is not None:
         build = "the bundle was packed for others: use the one that it was packed from"
-    found = "none was built" if not built else f"the one that was built {misfit(bundle, built[0], wanted.device)}"
+    reason = misfit(bundle, built[0], wanted.device) if built else None
+    found = "none was built" if not built else f"the one that was built {reason}"
     if len(built) > 1:
-        found = f"of {len(built)} that were built none serves; {built[0].key.id} {misfit(bundle, built[0])}"
+        found = f"of {len(built)} that were built none serves; {built[0].key.id} {reason}"
     return f"no {wanted.engine} engine of {component} fits here: {found}; {build}"

@@ -83,6 +83,11 @@ def test_what_was_built_for_another_device_fits_there_alone(opened: Bundle, buil
     with pytest.raises(EngineError, match="that was built does not fit: device: sm89, not sm80; build one"):
         choices(opened, "unet", SIZED)
     assert choices(opened, "unet", replace(SIZED, device=1))[0].record == record
+    shutil.rmtree(store.engine_folder(opened, record.key))
+    for precision in ("fp16", "fp32"):
+        build(SMALL, precision=precision)
+    with pytest.raises(EngineError, match=r"of 2 that were built none serves; .* does not fit: device: sm80, not sm89"):
+        choices(opened, "unet", replace(SIZED, device=1))
 
 
 @pytest.mark.parametrize(("failure", "said"), [("the sky is green", "failed verification: the sky"), (None, "not yet")])
