@@ -95,12 +95,11 @@ def misfit(bundle: Bundle, record: EngineRecord, device: int = 0) -> str | None:
         return "does not fit: the bundle has no such component"
     try:
         backend = backends.get_backend(key.backend, record.options, device)
-        here = backend.key(bundle, key.component)
+        here, obstacle = backend.key(bundle, key.component), backend.obstacle()
     except LatentrtError as error:
         return f"cannot run here: {error}"
     if differences := here.differences(key):
         return f"does not fit: {'; '.join(differences)}"
-    obstacle = backend.obstacle()
     return None if obstacle is None else f"cannot run here: {obstacle}"
 
 

@@ -90,6 +90,18 @@ def test_what_was_built_for_another_device_fits_there_alone(opened: Bundle, buil
         choices(opened, "unet", replace(SIZED, device=1))
 
 
+def test_a_backend_that_cannot_even_look_for_its_device_is_no_misfit_of_others(
+    opened: Bundle, build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = build(SMALL)
+
+    def fail(self: object) -> None:
+        raise EngineError("its driver does not answer")
+
+    monkeypatch.setattr(sized_backend.SizedBackend, "obstacle", fail)
+    assert misfit(opened, record) == "cannot run here: its driver does not answer"
+
+
 @pytest.mark.parametrize(("failure", "said"), [("the sky is green", "failed verification: the sky"), (None, "not yet")])
 def test_what_did_not_pass_is_taken_only_when_asked_for(opened: Bundle, build, failure: str | None, said: str) -> None:
     good, bad = build(SMALL, precision="fp32"), build(SMALL)
