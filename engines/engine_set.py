@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 from numpy.typing import NDArray
@@ -76,11 +77,12 @@ class EngineSet(Engine):
         return self._open[serving.key.id].run(feeds)
 
     def close(self) -> None:
-        """Close those that are open."""
+        """Close those that are open, all of them though one should fail."""
         super().close()
-        for engine in self._open.values():
-            engine.close()
-        self._open.clear()
+        with ExitStack() as closing:
+            for engine in self._open.values():
+                closing.callback(engine.close)
+            self._open.clear()
 
     def _bound(self, feeds: Feeds) -> dict[str, int]:
         """The free dimensions of a call, which fits the component's inputs."""

@@ -21,6 +21,7 @@ from latentrt.engines.engine_set import EngineSet, open_engine
 from latentrt.engines.errors import EngineError, InputError
 from latentrt.engines.manifest import Precision
 from latentrt.engines.options import BuildOptions
+from latentrt.engines.profile import profiles_for
 from latentrt.engines.size import Size
 from latentrt.engines.store import EngineRecord
 from support import sized_backend
@@ -111,6 +112,41 @@ def test_what_did_not_pass_is_taken_only_when_asked_for(opened: Bundle, build, f
     with pytest.raises(EngineError, match=said):
         choices(opened, "unet", SIZED)
     assert choices(opened, "unet", replace(SIZED, allow_unverified=True))[0].key == bad.key
+
+
+def test_one_shape_named_in_two_ways_is_one_engine_and_a_static_one(opened: Bundle, sized) -> None:
+    def configured(**options: object) -> tuple[str, bool]:
+        backend = replace(sized, options=BuildOptions(**options))  # type: ignore[arg-type] # shapes of any kind
+        profiles = profiles_for(opened, "unet", backend.options)
+        return backend.key(opened, "unet").id, len(profiles) == 1 and profiles[0].static
+
+    assert configured(sizes=(SMALL, SMALL), rows=(2, 2), tokens=(77, 77)) == configured(sizes=(SMALL,))
+    assert configured(sizes=(SMALL, SMALL))[1]
+    assert configured(sizes=(LARGE, SMALL), rows=(4, 2)) == configured(sizes=(SMALL, LARGE), rows=(2, 4))
+    assert configured(rows=(2, 4))[0] != configured(rows=(2,))[0]
+
+
+def test_though_one_engine_fails_to_close_the_others_are_closed(opened: Bundle, build, feeds_for: MakeFeeds) -> None:
+    for size in (SMALL, LARGE):
+        build(size)
+    engine = open_engine(opened, "unet", SIZED)
+    assert isinstance(engine, EngineSet)
+    for width in (1, 2):
+        engine.run(feeds_for("unet", 2, 1, width))
+    first, second = engine._open.values()
+    for one, other in ((first, second), (second, first)):  # whichever is closed first
+        one._closed = other._closed = False
+        engine._open |= {"one": one, "other": other}
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(one, "close", fail_to_close)
+            with pytest.raises(EngineError, match="the GPU is gone"):
+                engine.close()
+        assert other._closed
+        assert not engine._open
+
+
+def fail_to_close() -> None:
+    raise EngineError("the GPU is gone")
 
 
 def test_only_the_engine_that_is_opened_is_hashed(opened: Bundle, build, monkeypatch: pytest.MonkeyPatch) -> None:
