@@ -149,6 +149,16 @@ def fail_to_close() -> None:
     raise EngineError("the GPU is gone")
 
 
+@pytest.mark.parametrize("options", [BuildOptions(tokens=(154,)), BuildOptions(tokens=(77, 154)), BuildOptions()])
+def test_an_engine_is_checked_at_shapes_of_which_nothing_is_recorded(
+    opened: Bundle, sized, options: BuildOptions
+) -> None:
+    """The tiny bundle records nothing at its own size, 16x16, either."""
+    record, _ = store.build(replace(sized, options=options), opened, "unet")
+    assert record.verification is not None
+    assert record.verification.checks == len(options.tokens)
+
+
 def test_only_the_engine_that_is_opened_is_hashed(opened: Bundle, build, monkeypatch: pytest.MonkeyPatch) -> None:
     record, other = build(SMALL, precision="fp32"), build(SMALL)
     hashed: list[Path] = []
