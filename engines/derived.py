@@ -1,4 +1,4 @@
-"""Calls at sizes and text lengths that were not recorded: onnxruntime fp32 answers them, on the bundle's own graph as it is written."""
+"""Calls of shapes that were not recorded: onnxruntime fp32 answers them, on the bundle's own graph as it is written."""
 
 from __future__ import annotations
 
