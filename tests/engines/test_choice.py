@@ -193,9 +193,17 @@ def test_of_engines_for_several_sizes_each_is_opened_when_a_call_needs_it(
             assert engine.takes(feeds)
         assert sized_backend.opened == [keys[LARGE].id, keys[SMALL].id]  # each once, the one first needed first
         assert not engine.takes(other)
-        said = "none of the 2 sized engines of unet holds height=2 tokens=77 width=2; they hold .*latentrt build"
-        with pytest.raises(InputError, match=said):
+        said = (
+            "none of the 2 sized engines of unet holds height=2 tokens=77 width=2; the nearest profile is height=1 "
+            "rows=2 tokens=77 width=2: build one with "
+            f"'latentrt build {opened.root} --engine sized --precision fp16 --size 32x32 --tokens 77'"
+        )
+        with pytest.raises(InputError, match=re.escape(said)):
             engine.run(other)
+        assert engine.unheld(other) == said
+        longer = {**small, "encoder_hidden_states": np.repeat(small["encoder_hidden_states"], 2, axis=1)}
+        assert "rows=2 tokens=77 width=1: build one with" in str(engine.unheld(longer))
+        assert str(engine.unheld(longer)).endswith(" --size 16x16 --tokens 154'")
     with pytest.raises(EngineError, match="closed"):
         engine.run(small)
 
