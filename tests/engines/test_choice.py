@@ -232,7 +232,9 @@ def test_auto_takes_the_first_that_can_draw_and_says_why(opened: Bundle, ranked:
     wanted, why = choose(opened, Wanted(engine="auto", device=0))
     assert wanted == Wanted(engine="onnxruntime")
     assert re.fullmatch(
-        "engine onnxruntime, fp32, from graphs; not missing: the missing engine needs its library: pip install it; "
+        "engine onnxruntime, fp32, from graphs, and nothing has verified its text_encoder: build it with "
+        f"'latentrt build {opened.root} --engine onnxruntime'; "
+        "not missing: the missing engine needs its library: pip install it; "
         "not sized: no sized engine of text_encoder fits here: none was built; build one with .*",
         why,
     )
@@ -245,6 +247,29 @@ def test_auto_takes_the_first_that_can_draw_and_says_why(opened: Bundle, ranked:
     assert wanted == Wanted(engine="sized")
     assert why.startswith("engine sized, fp16, built and verified; not missing: ")
     assert choose(opened, Wanted(engine="auto", precision="fp32"))[0].engine == "onnxruntime"  # none was built in it
+
+
+def test_auto_prefers_what_was_built_and_verified_to_a_faster_one_that_opens_graphs(
+    opened: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(auto, "ORDER", ("openvino", "onnxruntime"))
+    wanted, why = choose(opened, Wanted(engine="auto"))
+    build = f"build it with 'latentrt build {opened.root} --engine openvino --precision fp32'"
+    assert wanted == Wanted(engine="openvino", precision="fp32")
+    assert why == f"engine openvino, fp32, from graphs, and nothing has verified its text_encoder: {build}"
+    for component in ("text_encoder", "unet", "vae_decoder.kl-f8"):
+        record, _ = store.build(ort.BACKEND, opened, component)
+    wanted, why = choose(opened, Wanted(engine="auto"))
+    assert wanted == Wanted(engine="onnxruntime")
+    assert why == (
+        f"engine onnxruntime, fp32, built and verified; not openvino: nothing has verified its text_encoder: {build}"
+    )
+    spoil(opened, record, "the sky is green")
+    assert choose(opened, Wanted(engine="auto"))[0].engine == "openvino"
+    with pytest.MonkeyPatch.context() as patched:  # where it was asked for, it is taken, and not called verified
+        patched.setattr(auto, "ORDER", ("onnxruntime",))
+        why = choose(opened, Wanted(engine="auto", allow_unverified=True))[1]
+    assert "3 of 3 built, and the onnxruntime engine of vae_decoder.kl-f8 failed verification" in why
 
 
 def test_auto_passes_over_what_failed_verification(opened: Bundle, ranked: None, sized) -> None:

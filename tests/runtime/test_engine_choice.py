@@ -126,7 +126,7 @@ def test_auto_says_on_standard_error_which_engine_it_took(
     assert run(draw) == 0
     [line] = capfd.readouterr().err.splitlines()
     assert line.startswith(
-        "engine onnxruntime, fp32, from graphs; not sized: no sized engine of text_encoder fits here"
+        "engine onnxruntime, fp32, from graphs, and nothing has verified its text_encoder: build it with "
     )
     build(OWN)
     assert run(draw) == 0
