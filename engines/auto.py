@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
+from . import store
 from .backend import backend_names
 from .bundle import Bundle
-from .choice import Wanted, choices
+from .choice import Choice, Wanted, choices
 from .errors import EngineError, LatentrtError
 from .manifest import SAFETY_CHECKER, TEXT_ENCODER, UNET, Precision, decoder_component
 
@@ -17,32 +18,63 @@ ORDER = ("tensorrt", "tensorrt-rtx", "onnxruntime-cuda", "openvino", "onnxruntim
 _PRECISION: dict[str, Precision] = {"openvino": "fp32"}
 
 
-def choose(bundle: Bundle, wanted: Wanted) -> tuple[Wanted, str]:
-    """The best backend that is installed, can run here, and has (or opens) an engine for all that a picture takes.
+@dataclass(frozen=True)
+class _Candidate:
+    """A backend that can draw here, and what it would draw with."""
 
-    Returns what to open instead of "auto", and a line that says why.
+    wanted: Wanted
+    found: Sequence[Choice]
+
+    @property
+    def unproven(self) -> str | None:
+        """Why it gives way to one whose engines were all built and verified; None where its own were."""
+        for choice in self.found:
+            if choice.record is None:
+                return f"nothing has verified its {choice.component}{self._build()}"
+            if reason := store.refusal(choice.bundle, choice.record):
+                return reason
+        return None
+
+    def __str__(self) -> str:
+        """What it computes in, and whether its engines were built or open the graphs."""
+        built = sum(choice.record is not None for choice in self.found)
+        how = f"{built} of {len(self.found)} built" if built else "from graphs"
+        how = "built and verified" if self.unproven is None else f"{how}, and {self.unproven}"
+        precisions = " and ".join(sorted({choice.key.precision for choice in self.found}))
+        return f"engine {self.wanted.engine}, {precisions}, {how}"
+
+    def _build(self) -> str:
+        bundle = self.found[0].bundle
+        if any(component.packed is not None for component in bundle.manifest.components.values()):
+            return ""  # there are no graphs to build from
+        precision = f" --precision {self.wanted.precision}" if self.wanted.precision else ""
+        return f": build it with 'latentrt build {bundle.root} --engine {self.wanted.engine}{precision}'"
+
+
+def choose(bundle: Bundle, wanted: Wanted) -> tuple[Wanted, str]:
+    """The fastest backend whose engines for all that a picture takes were built and verified, and can run here.
+
+    Where there is none it is the fastest that can run here: it opens graphs as they are, which nothing has verified.
+    Returns what to open instead of "auto", and a line that says why; it names the build of what would have come first.
 
     Raises:
         EngineError: there is none; it says why not, backend by backend.
     """
-    reasons = []
+    reasons, unproven = [], []
     for name in (name for name in ORDER if name in backend_names()):
-        candidate = replace(wanted, engine=name, precision=wanted.precision or _PRECISION.get(name))
+        asked = replace(wanted, engine=name, precision=wanted.precision or _PRECISION.get(name))
         try:
-            how = _how(bundle, candidate)
+            candidate = _Candidate(asked, [choices(bundle, component, asked)[0] for component in _drawn_with(bundle)])
         except LatentrtError as error:
             reasons.append(f"not {name}: {error}")
-        else:
-            return candidate, "; ".join([f"engine {name}, {how}", *reasons])
+            continue
+        if candidate.unproven is None:
+            passed_over = [f"not {other.wanted.engine}: {other.unproven}" for other in unproven]
+            return asked, "; ".join([str(candidate), *reasons, *passed_over])
+        unproven.append(candidate)
+    if unproven:
+        return unproven[0].wanted, "; ".join([str(unproven[0]), *reasons])
     raise EngineError(f"no engine can draw with {bundle.root} here: {'; '.join(reasons)}")
-
-
-def _how(bundle: Bundle, wanted: Wanted) -> str:
-    """Whether a picture's engines were built, or open the graphs; in which precision."""
-    found = [choices(bundle, component, wanted)[0] for component in _drawn_with(bundle)]
-    built = sum(choice.record is not None for choice in found)
-    how = "built and verified" if built == len(found) else f"{built} of {len(found)} built" if built else "from graphs"
-    return f"{' and '.join(sorted({choice.key.precision for choice in found}))}, {how}"
 
 
 def _drawn_with(bundle: Bundle) -> Sequence[str]:

@@ -95,12 +95,11 @@ def misfit(bundle: Bundle, record: EngineRecord, device: int = 0) -> str | None:
         return "does not fit: the bundle has no such component"
     try:
         backend = backends.get_backend(key.backend, record.options, device)
-        here = backend.key(bundle, key.component)
+        here, obstacle = backend.key(bundle, key.component), backend.obstacle()
     except LatentrtError as error:
         return f"cannot run here: {error}"
     if differences := here.differences(key):
         return f"does not fit: {'; '.join(differences)}"
-    obstacle = backend.obstacle()
     return None if obstacle is None else f"cannot run here: {obstacle}"
 
 
@@ -112,20 +111,31 @@ def choices(bundle: Bundle, component: str, wanted: Wanted) -> list[Choice]:
         EngineError: no engine fits and the backend opens no graphs; those that fit failed verification; the backend's
             library is not installed, or it cannot run here.
     """
+    found = fitting(bundle, component, wanted)
+    reasons = [None if choice.record is None else store.refusal(bundle, choice.record) for choice in found]
+    passed = [choice for choice, reason in zip(found, reasons, strict=True) if reason is None]
+    if not passed and not wanted.allow_unverified:
+        raise EngineError(reasons[0])
+    return passed or found
+
+
+def fitting(bundle: Bundle, component: str, wanted: Wanted) -> list[Choice]:
+    """As `choices`, whatever the last check of an engine found that was built."""
     default = wanted.backend
+    built = _built(bundle, component, wanted)
+    found = [record for record in built if misfit(bundle, record, wanted.device) is None]
+    if not found:
+        return [_from_graph(bundle, component, default, built, wanted)]
+    own = _own_precision(default, bundle, component)
+    found.sort(key=lambda record: (record.key.precision != own, _width(record), record.key.id))
+    return [_stored_choice(bundle, record, wanted.device) for record in found]
+
+
+def _built(bundle: Bundle, component: str, wanted: Wanted) -> list[EngineRecord]:
+    """What was built of a component in the backend and precision that are asked for, whether it fits here or not."""
     packed = bundle.component(component).packed
-    built = [record for record in store.records(bundle) if _is_candidate(record, component, wanted)]
-    built = [record for record in built if packed is None or record.key.id in packed.engines]
-    fitting = [record for record in built if misfit(bundle, record, wanted.device) is None]
-    passed = [record for record in fitting if store.refusal(bundle, record) is None]
-    usable = passed or (fitting if wanted.allow_unverified else [])
-    if usable:
-        own = _own_precision(default, bundle, component)
-        usable.sort(key=lambda record: (record.key.precision != own, _width(record), record.key.id))
-        return [_stored_choice(bundle, record, wanted.device) for record in usable]
-    if fitting:
-        raise EngineError(store.refusal(bundle, fitting[0]))
-    return [_from_graph(bundle, component, default, built, wanted)]
+    found = [record for record in store.records(bundle) if _is_candidate(record, component, wanted)]
+    return [record for record in found if packed is None or record.key.id in packed.engines]
 
 
 def _is_candidate(record: EngineRecord, component: str, wanted: Wanted) -> bool:
@@ -169,7 +179,8 @@ def _nothing_built(bundle: Bundle, component: str, built: Sequence[EngineRecord]
     build = f"build one with 'latentrt build {bundle.root} --engine {wanted.engine}{precision}'"
     if bundle.component(component).packed is not None:
         build = "the bundle was packed for others: use the one that it was packed from"
-    found = "none was built" if not built else f"the one that was built {misfit(bundle, built[0], wanted.device)}"
+    reason = misfit(bundle, built[0], wanted.device) if built else None
+    found = "none was built" if not built else f"the one that was built {reason}"
     if len(built) > 1:
-        found = f"of {len(built)} that were built none serves; {built[0].key.id} {misfit(bundle, built[0])}"
+        found = f"of {len(built)} that were built none serves; {built[0].key.id} {reason}"
     return f"no {wanted.engine} engine of {component} fits here: {found}; {build}"

@@ -1,9 +1,10 @@
-"""Calls at sizes that were not recorded: onnxruntime fp32 answers them, on the bundle's own graph as it is written."""
+"""Calls of shapes that were not recorded: onnxruntime fp32 answers them, on the bundle's own graph as it is written."""
 
 from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -11,33 +12,40 @@ from numpy.typing import NDArray
 
 from .backend import run_as_written
 from .bundle import Bundle
+from .calls import call_shapes
 from .golden import GoldenCase
-from .size import Size, pixels_per_unit
+from .manifest import MAX_TOKENS
+from .options import BuildOptions
+from .profile import ROWS
+from .size import Size
 from .tensor import TensorSpec, check_feeds, free_names, resolve_shape
 
 
 def derived_cases(
-    bundle: Bundle, component: str, sizes: Sequence[Size], recorded: Sequence[GoldenCase]
+    bundle: Bundle,
+    component: str,
+    sizes: Sequence[Size],
+    recorded: Sequence[GoldenCase],
+    tokens: Sequence[int] = (MAX_TOKENS,),
 ) -> list[GoldenCase]:
-    """A call for each size of which no call is recorded; none for a component whose tensors have no size.
+    """A call for each size and text length of which none is recorded; none for a component whose tensors have no size.
 
-    Inputs that have a size are noise with the mean, deviation and range of a recorded input; the others are recorded.
+    Inputs of a shape that is recorded are the recorded ones; the others are noise with their mean, deviation and range.
 
     Raises:
         EngineError: ONNX Runtime is not installed, or cannot run the graph.
     """
     stated = bundle.component(component)
-    if not {"height", "width"} <= free_names(stated.inputs):
+    free = free_names(stated.inputs)
+    if not {"height", "width"} <= free:
         return []
     known = [check_feeds(component, stated.inputs, case.inputs) for case in recorded]
-    template, rows = min(zip(recorded, (bound["rows"] for bound in known), strict=True), key=lambda pair: pair[1])
+    template, rows = min(zip(recorded, (bound[ROWS] for bound in known), strict=True), key=lambda pair: pair[1])
     calls = {}
-    for width, height in dict.fromkeys(sizes):
-        bound = {"rows": rows, "width": width, "height": height}
-        for axis in ("width", "height"):
-            bound[axis] //= pixels_per_unit(bundle, component, axis)
-        if not any(_same_size(bound, other) for other in known):
-            name = f"rows{rows}-{width}x{height}"
+    for size, length in product(dict.fromkeys(sizes), dict.fromkeys(tokens if "tokens" in free else [MAX_TOKENS])):
+        bound = {**call_shapes(bundle, component, size, length), ROWS: rows}
+        if not any(all(bound[axis] == other[axis] for axis in free - {ROWS}) for other in known):
+            name = f"rows{rows}-{size[0]}x{size[1]}" + (f"-{length}tokens" if length != MAX_TOKENS else "")
             calls[name] = {spec.name: _feed(spec, bound, template, name) for spec in stated.inputs}
     if not calls:
         return []
@@ -46,14 +54,23 @@ def derived_cases(
     return [GoldenCase(name, feeds, answer) for (name, feeds), answer in zip(calls.items(), answers, strict=True)]
 
 
-def _same_size(one: dict[str, int], other: dict[str, int]) -> bool:
-    return (one["width"], one["height"]) == (other["width"], other["height"])
+def built_cases(
+    bundle: Bundle, component: str, options: BuildOptions, recorded: Sequence[GoldenCase], more: Sequence[Size] = ()
+) -> list[GoldenCase]:
+    """`derived_cases` for all that an engine was built for, and for `more` sizes.
+
+    Raises:
+        EngineError: as `derived_cases`.
+    """
+    own = bundle.manifest.model.default_size
+    sizes = [*more, *(options.sizes or ((own, own),))]
+    return derived_cases(bundle, component, sizes, recorded, options.tokens)
 
 
 def _feed(spec: TensorSpec, bound: dict[str, int], template: GoldenCase, seed: str) -> NDArray[Any]:
-    like = template.inputs[spec.name]
-    if not {"height", "width"} & free_names([spec]):
+    like, shape = template.inputs[spec.name], resolve_shape(spec.shape, bound)
+    if like.shape == shape:
         return like
-    rng = np.random.default_rng(zlib.crc32(seed.encode()))
-    noise = rng.standard_normal(resolve_shape(spec.shape, bound)) * like.std() + like.mean()
+    rng = np.random.default_rng(zlib.crc32(f"{seed} {spec.name}".encode()))
+    noise = rng.standard_normal(shape) * like.std() + like.mean()
     return np.asarray(noise.clip(like.min(), like.max()), like.dtype)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 from numpy.typing import NDArray
@@ -12,6 +13,7 @@ from .choice import Choice, Wanted, choices
 from .engine import Engine
 from .errors import EngineError, InputError
 from .key import EngineKey
+from .no_profile import no_profile
 from .profile import holds_but_rows
 from .tensor import Feeds, check_feeds
 
@@ -76,11 +78,12 @@ class EngineSet(Engine):
         return self._open[serving.key.id].run(feeds)
 
     def close(self) -> None:
-        """Close those that are open."""
+        """Close those that are open, all of them though one should fail."""
         super().close()
-        for engine in self._open.values():
-            engine.close()
-        self._open.clear()
+        with ExitStack() as closing:
+            for engine in self._open.values():
+                closing.callback(engine.close)
+            self._open.clear()
 
     def _bound(self, feeds: Feeds) -> dict[str, int]:
         """The free dimensions of a call, which fits the component's inputs."""
@@ -89,15 +92,8 @@ class EngineSet(Engine):
         return check_feeds(self.name, self.inputs, feeds)
 
     def _no_engine(self, bound: dict[str, int]) -> str:
-        asked = " ".join(f"{name}={length}" for name, length in sorted(bound.items()) if name != "rows")
-        held = "; ".join(" or ".join(map(str, choice.profiles or ())) for choice in self.choices)
-        backend, count = self.key.backend, len(self.choices)
-        what = f"the {backend} engine" if count == 1 else f"none of the {count} {backend} engines"
-        verb, they = ("does not hold", "it holds") if count == 1 else ("holds", "they hold")
-        return (
-            f"{what} of {self.name} {verb} {asked}; {they} {held}: "
-            f"build one for it with 'latentrt build BUNDLE --engine {backend} --size WxH'"
-        )
+        profiles = [profile for choice in self.choices for profile in choice.profiles or ()]
+        return no_profile(self.choices[0].bundle, [choice.key for choice in self.choices], profiles, bound)
 
 
 def _holds(choice: Choice, bound: Mapping[str, int]) -> bool:

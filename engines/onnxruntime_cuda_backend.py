@@ -139,7 +139,10 @@ class OnnxRuntimeCudaBackend:
     def obstacle(self) -> str | None:
         if CUDA not in ort.get_available_providers():
             return "this ONNX Runtime has no CUDA: pip uninstall onnxruntime, then pip install 'latentrt[cuda]'"
-        cuda = importlib.import_module(".trt.cuda", __package__)  # asks for cuda-python, which comes with the extra
+        try:
+            cuda = importlib.import_module(".trt.cuda", __package__)
+        except EngineError as error:  # cuda-python is not there, which comes with the extra
+            return str(error)
         reason: str | None = cuda.no_gpu(self.device)
         return reason
 

@@ -10,6 +10,7 @@ from .errors import InputError
 from .manifest import Precision
 from .size import Size
 
+PROFILE_OPTIONS = frozenset({"sizes", "rows", "tokens"})
 _Rows = Annotated[int, msgspec.Meta(ge=1, le=64)]
 _Tokens = Annotated[int, msgspec.Meta(ge=77, le=77 * 64, multiple_of=77)]
 _Level = Annotated[int, msgspec.Meta(ge=0, le=5)]
@@ -19,6 +20,8 @@ _Target = Annotated[str, msgspec.Meta(pattern=r"^sm[0-9]{2,3}\Z")]
 
 class BuildOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The choices of `latentrt build`. A backend takes some of them; the others keep their defaults.
+
+    Shapes are kept in ascending order, each once: engines for the same ones have the same key, however they were named.
 
     Attributes:
         precision: that the engine computes in; None is the backend's own choice.
@@ -46,6 +49,11 @@ class BuildOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     memory_limit: _Gigabytes | None = None
     opset: Literal[20] | None = None
 
+    def __post_init__(self) -> None:
+        """Bring each list of shapes into one form."""
+        for name in PROFILE_OPTIONS:
+            msgspec.structs.force_setattr(self, name, tuple(sorted(set(getattr(self, name)))))
+
     @property
     def chosen(self) -> frozenset[str]:
         """The names of those that are not at their defaults."""
@@ -53,7 +61,6 @@ class BuildOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 
 DEFAULTS = BuildOptions()
-PROFILE_OPTIONS = frozenset({"sizes", "rows", "tokens"})
 
 
 def checked(options: BuildOptions) -> BuildOptions:

@@ -13,9 +13,9 @@ from .bundle import Bundle
 from .engine import Engine
 from .errors import InputError
 from .key import EngineKey
+from .no_profile import no_profile
 from .profile import ROWS, Profile, holds_but_rows
-from .size import pixels_per_unit
-from .tensor import Feeds, check_feeds, free_names
+from .tensor import Feeds, check_feeds
 
 Outputs = dict[str, NDArray[Any]]
 
@@ -28,11 +28,9 @@ class ProfiledEngine(Engine):
     """
 
     def __init__(self, bundle: Bundle, name: str, key: EngineKey, profiles: Sequence[Profile]) -> None:
-        component = bundle.component(name)
-        super().__init__(name, component, key)
+        super().__init__(name, bundle.component(name), key)
         self.profiles = tuple(profiles)
-        sides = free_names(component.inputs) & {"width", "height"}
-        self._pixels = {axis: pixels_per_unit(bundle, name, axis) for axis in sides}
+        self._bundle = bundle
 
     def unheld(self, feeds: Feeds) -> str | None:
         """As `Engine.unheld`: names the nearest profile, and the build that gives the right one."""
@@ -74,24 +72,7 @@ class ProfiledEngine(Engine):
         """Run feeds that `profiles[index]` holds."""
 
     def _no_profile(self, bound: dict[str, int]) -> str:
-        asked = {name: length for name, length in bound.items() if name != ROWS}
-        nearest = min(self.profiles, key=lambda profile: _distance(profile, asked))
-        wanted = " ".join(f"{name}={length}" for name, length in sorted(asked.items()))
-        return (
-            f"the {self.key.backend} engine of {self.name} holds no profile for {wanted}; the nearest is {nearest}: "
-            f"build one with 'latentrt build BUNDLE --engine {self.key.backend}{self._words(asked)}'"
-        )
-
-    def _words(self, asked: dict[str, int]) -> str:
-        """The options of `latentrt build` that give a profile for free dimensions of these lengths."""
-        sides = [str(asked[axis] * self._pixels[axis]) for axis in ("width", "height") if axis in asked]
-        tokens = f" --tokens {asked['tokens']}" if "tokens" in asked else ""
-        return (f" --size {'x'.join(sides)}" if sides else "") + tokens
-
-
-def _distance(profile: Profile, asked: dict[str, int]) -> float:
-    """How far the usual shape of a profile is from what is asked for, in relative lengths."""
-    return sum(abs(profile.dimensions[name].usual - length) / length for name, length in asked.items())
+        return no_profile(self._bundle, [self.key], self.profiles, bound)
 
 
 def _joined(parts: Iterable[Outputs]) -> Outputs:

@@ -12,7 +12,7 @@ import msgspec
 from .atomic import new_file, new_folder
 from .backend import Backend, Report, no_report
 from .bundle import ENGINES, Bundle, sha256
-from .derived import derived_cases
+from .derived import built_cases
 from .errors import CheckFailedError, EngineError, OutputError
 from .external_data import external_locations
 from .golden import golden_cases
@@ -105,13 +105,13 @@ def _working_sets(bundle: Bundle, component: str) -> tuple[WorkingSet, ...]:
 
 
 def _checked(backend: Backend, bundle: Bundle, component: str, folder: Path) -> Verification:
-    """Run the recorded calls that the engine takes; where it takes none of them, calls at its own sizes."""
+    """Run the recorded calls that the engine takes; where it takes none of them, calls at its own shapes."""
     threshold = component_threshold(bundle.component(component), backend.key(bundle, component).precision)
     recorded = golden_cases(bundle, component)
     with backend.open(bundle, component, folder) as engine:
         cases = [case for case in recorded if engine.takes(case.inputs)]
         checks = check_calls(engine, cases, threshold)
-        derived = derived_cases(bundle, component, backend.options.sizes, recorded)
+        derived = built_cases(bundle, component, backend.options, recorded)
         checks += check_calls(engine, [case for case in derived if engine.takes(case.inputs)], threshold, "derived")
     verification = summary(checks, threshold)
     if not verification.passed:

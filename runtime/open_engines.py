@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from types import TracebackType
 from typing import Self
 
@@ -113,11 +114,12 @@ class OpenEngines:
         return blank_feeds(self._bundle.component(component).inputs, bound)
 
     def close(self) -> None:
-        """Close all; closing twice is allowed."""
+        """Close all, though one should fail; closing twice is allowed."""
         self._closed = True
-        for engine in self._engines.values():
-            engine.close()
-        self._engines.clear()
+        with ExitStack() as closing:
+            for engine in self._engines.values():
+                closing.callback(engine.close)
+            self._engines.clear()
 
     def __enter__(self) -> Self:
         return self

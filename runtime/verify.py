@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,8 +13,8 @@ from latentrt.engines.auto import AUTO, choose
 from latentrt.engines.backend import DEFAULT
 from latentrt.engines.bisect import Departure, bisect
 from latentrt.engines.bundle import Bundle
-from latentrt.engines.choice import Choice, Wanted, choices
-from latentrt.engines.derived import derived_cases
+from latentrt.engines.choice import Choice, Wanted, fitting
+from latentrt.engines.derived import built_cases
 from latentrt.engines.golden import GoldenCase, golden_cases
 from latentrt.engines.manifest import TEXT_ENCODER, UNET, Precision, decoder_component
 from latentrt.engines.size import Size
@@ -34,7 +34,8 @@ def silent(line: str) -> None:
 class VerifyReport(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What `verify` found: every comparison, and for each failing component where inside its graph it begins.
 
-    `departures` is None where nobody asked; a component is None in it where marking tensors made the error go away.
+    `departures`, by the engine's key, is None where nobody asked; an engine is None in it where marking tensors made
+    the error go away.
     """
 
     bundle: str  # SHA-256 of bundle.json
@@ -55,6 +56,20 @@ class _Trial:
     checks: list[Check]
     blamed: list[Check] = field(default_factory=list)  # of a trajectory, where no network in it is at fault
 
+    @property
+    def key(self) -> str:
+        return self.choice.key.id
+
+    @property
+    def passed(self) -> bool:
+        """Whether the engine's own answers are right."""
+        return _passed(self.checks)
+
+    @property
+    def unchecked(self) -> bool:
+        """Whether nothing was known of it yet."""
+        return self.choice.record is not None and self.choice.record.verification is None
+
 
 def verify_bundle(
     path: str | Path,
@@ -69,10 +84,11 @@ def verify_bundle(
 ) -> VerifyReport:
     """Replay PyTorch's recorded answers, and check unrecorded `sizes` (width, height) against onnxruntime.
 
-    Every engine that fits here is checked, with the calls that it was built for; `engine`, `precision`, `engine_dir`
-    and `device` say which, as in `Pipeline.open`. The outcome is kept with each: one that failed is not opened again
-    unless it is asked for. A trajectory that fails while each network in it passes counts as the UNet's failure, which
-    a picture passes through most often; one whose size no engine was built for is skipped.
+    Every engine that fits here is checked, with the calls that it was built for, whatever its last check found;
+    `engine`, `precision`, `engine_dir` and `device` say which, as in `Pipeline.open`. The outcome is kept with each:
+    one that failed is not opened again unless it is asked for. A trajectory is drawn by those that would draw a
+    picture; one that fails while each network passes counts as the failure of its UNet, which a picture passes through
+    most often; one whose size no engine was built for is skipped.
 
     Raises:
         BundleError: no bundle there, or a damaged one.
@@ -85,25 +101,20 @@ def verify_bundle(
     if engine == AUTO:
         wanted, _ = choose(bundle, wanted)
     trials: list[_Trial] = []
-    departures: dict[str, Departure | None] = {}
     skipped: list[str] = []
     for component in bundle.manifest.components:
         report(f"checking {component}")
-        if bundle.component(component).golden is None:
-            skipped.append(f"{component} was packed without PyTorch's answers: its engines had passed their check")
-            continue
-        cases = golden_cases(bundle, component)
-        for choice in choices(bundle, component, wanted):
-            trial = _try(choice, cases, sizes)
-            if not trial.checks:
-                skipped.append(f"{_name(choice)} was built for none of the recorded calls; give --size for more")
-                continue
-            trials.append(trial)
-            if find_departure and not _passed(trial.checks):
-                departures[component] = _departure(trial, report)
+        trials += _try_all(bundle, component, wanted, sizes, skipped)
+    # before pictures are drawn: with what was never checked, now that it passed, and not with what failed. What had
+    # failed before, maybe in a picture, is not cleared before that, too, is drawn
+    told = [trial for trial in trials if trial.unchecked or not trial.passed]
+    for trial in told:
+        _keep(trial)
+    departures = {trial.key: _departure(trial, report) for trial in trials if find_departure and not trial.passed}
     drawn = _draw(bundle, wanted, trials, report, skipped)
     for trial in trials:
-        _keep(trial)
+        if trial.blamed or trial not in told:
+            _keep(trial)
     every = [check for trial in trials for check in trial.checks] + drawn
     return VerifyReport(
         bundle=bundle.hash,
@@ -114,6 +125,25 @@ def verify_bundle(
         skipped=skipped,
         departures=departures if find_departure else None,
     )
+
+
+def _try_all(
+    bundle: Bundle, component: str, wanted: Wanted, sizes: Sequence[Size], skipped: list[str]
+) -> Iterator[_Trial]:
+    """Try every engine of a component that fits here, whatever its last check found."""
+    if bundle.component(component).golden is None:
+        skipped.append(f"{component} was packed without PyTorch's answers: its engines had passed their check")
+        return
+    cases = golden_cases(bundle, component)
+    for choice in fitting(bundle, component, wanted):
+        trial = _try(choice, cases, sizes)
+        if trial.checks:
+            yield trial
+        else:
+            skipped.append(
+                f"{_name(choice)} was built for none of the recorded calls, and what answers others, the graph, was "
+                "left out of this packed bundle: verify it in the one that it was packed from"
+            )
 
 
 def _passed(checks: Sequence[Check]) -> bool:
@@ -137,7 +167,7 @@ def _try(choice: Choice, recorded: list[GoldenCase], sizes: Sequence[Size]) -> _
     threshold = component_threshold(bundle.component(component), choice.key.precision)
     derived = []
     if bundle.component(component).graph is not None:
-        derived = derived_cases(bundle, component, [*sizes, *choice.backend.options.sizes], recorded)
+        derived = built_cases(bundle, component, choice.backend.options, recorded, sizes)
     with choice.open() as engine:
         recorded, derived = ([case for case in cases if engine.takes(case.inputs)] for cases in (recorded, derived))
         checks = check_calls(engine, recorded, threshold) + check_calls(engine, derived, threshold, "derived")
@@ -149,7 +179,7 @@ def _draw(bundle: Bundle, wanted: Wanted, trials: Sequence[_Trial], report: Repo
     if not bundle.manifest.trajectory:
         return []
     drawing = {TEXT_ENCODER, UNET, decoder_component(bundle.manifest.default_decoder)}
-    at_fault = any(trial.choice.component in drawing and not _passed(trial.checks) for trial in trials)
+    at_fault = any(trial.choice.component in drawing and not trial.passed for trial in trials)
     drawn = []
     with Pipeline(bundle, wanted) as pipeline:
         for found in replay(pipeline, bundle.manifest.trajectory, report):

@@ -148,6 +148,7 @@ BAD_WORDS: dict[str, tuple[list[str], str]] = {
     "inspect nothing": (["inspect", "{tmp}/nowhere"], "does not exist"),
     "inspect another file": (["inspect", "{bundle}/bundle.json"], "is not a readable PNG"),
     "build for another engine": (["build", "{bundle}", "--engine", "tensorflow"], "unknown engine"),
+    "build the engine that is none": (["build", "{bundle}", "--engine", "fake"], "unknown engine 'fake'"),
     "export nothing": (["export", "{tmp}/nowhere.safetensors", "-o", "{tmp}/b"], "nowhere.safetensors"),
     "export not a checkpoint": (["export", "{bundle}/bundle.json", "-o", "{tmp}/b"], "bundle.json"),
     "export over a bundle": (["export", "{checkpoint}", "-o", "{bundle}"], "is there already"),

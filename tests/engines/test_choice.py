@@ -21,6 +21,7 @@ from latentrt.engines.engine_set import EngineSet, open_engine
 from latentrt.engines.errors import EngineError, InputError
 from latentrt.engines.manifest import Precision
 from latentrt.engines.options import BuildOptions
+from latentrt.engines.profile import profiles_for
 from latentrt.engines.size import Size
 from latentrt.engines.store import EngineRecord
 from support import sized_backend
@@ -83,6 +84,23 @@ def test_what_was_built_for_another_device_fits_there_alone(opened: Bundle, buil
     with pytest.raises(EngineError, match="that was built does not fit: device: sm89, not sm80; build one"):
         choices(opened, "unet", SIZED)
     assert choices(opened, "unet", replace(SIZED, device=1))[0].record == record
+    shutil.rmtree(store.engine_folder(opened, record.key))
+    for precision in ("fp16", "fp32"):
+        build(SMALL, precision=precision)
+    with pytest.raises(EngineError, match=r"of 2 that were built none serves; .* does not fit: device: sm80, not sm89"):
+        choices(opened, "unet", replace(SIZED, device=1))
+
+
+def test_a_backend_that_cannot_even_look_for_its_device_is_no_misfit_of_others(
+    opened: Bundle, build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = build(SMALL)
+
+    def fail(self: object) -> None:
+        raise EngineError("its driver does not answer")
+
+    monkeypatch.setattr(sized_backend.SizedBackend, "obstacle", fail)
+    assert misfit(opened, record) == "cannot run here: its driver does not answer"
 
 
 @pytest.mark.parametrize(("failure", "said"), [("the sky is green", "failed verification: the sky"), (None, "not yet")])
@@ -94,6 +112,51 @@ def test_what_did_not_pass_is_taken_only_when_asked_for(opened: Bundle, build, f
     with pytest.raises(EngineError, match=said):
         choices(opened, "unet", SIZED)
     assert choices(opened, "unet", replace(SIZED, allow_unverified=True))[0].key == bad.key
+
+
+def test_one_shape_named_in_two_ways_is_one_engine_and_a_static_one(opened: Bundle, sized) -> None:
+    def configured(**options: object) -> tuple[str, bool]:
+        backend = replace(sized, options=BuildOptions(**options))  # type: ignore[arg-type] # shapes of any kind
+        profiles = profiles_for(opened, "unet", backend.options)
+        return backend.key(opened, "unet").id, len(profiles) == 1 and profiles[0].static
+
+    assert configured(sizes=(SMALL, SMALL), rows=(2, 2), tokens=(77, 77)) == configured(sizes=(SMALL,))
+    assert configured(sizes=(SMALL, SMALL))[1]
+    assert configured(sizes=(LARGE, SMALL), rows=(4, 2)) == configured(sizes=(SMALL, LARGE), rows=(2, 4))
+    assert configured(rows=(2, 4))[0] != configured(rows=(2,))[0]
+
+
+def test_though_one_engine_fails_to_close_the_others_are_closed(opened: Bundle, build, feeds_for: MakeFeeds) -> None:
+    for size in (SMALL, LARGE):
+        build(size)
+    engine = open_engine(opened, "unet", SIZED)
+    assert isinstance(engine, EngineSet)
+    for width in (1, 2):
+        engine.run(feeds_for("unet", 2, 1, width))
+    first, second = engine._open.values()
+    for one, other in ((first, second), (second, first)):  # whichever is closed first
+        one._closed = other._closed = False
+        engine._open |= {"one": one, "other": other}
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(one, "close", fail_to_close)
+            with pytest.raises(EngineError, match="the GPU is gone"):
+                engine.close()
+        assert other._closed
+        assert not engine._open
+
+
+def fail_to_close() -> None:
+    raise EngineError("the GPU is gone")
+
+
+@pytest.mark.parametrize("options", [BuildOptions(tokens=(154,)), BuildOptions(tokens=(77, 154)), BuildOptions()])
+def test_an_engine_is_checked_at_shapes_of_which_nothing_is_recorded(
+    opened: Bundle, sized, options: BuildOptions
+) -> None:
+    """The tiny bundle records nothing at its own size, 16x16, either."""
+    record, _ = store.build(replace(sized, options=options), opened, "unet")
+    assert record.verification is not None
+    assert record.verification.checks == len(options.tokens)
 
 
 def test_only_the_engine_that_is_opened_is_hashed(opened: Bundle, build, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,9 +193,17 @@ def test_of_engines_for_several_sizes_each_is_opened_when_a_call_needs_it(
             assert engine.takes(feeds)
         assert sized_backend.opened == [keys[LARGE].id, keys[SMALL].id]  # each once, the one first needed first
         assert not engine.takes(other)
-        said = "none of the 2 sized engines of unet holds height=2 tokens=77 width=2; they hold .*latentrt build"
-        with pytest.raises(InputError, match=said):
+        said = (
+            "none of the 2 sized engines of unet holds height=2 tokens=77 width=2; the nearest profile is height=1 "
+            "rows=2 tokens=77 width=2: build one with "
+            f"'latentrt build {opened.root} --engine sized --precision fp16 --size 32x32 --tokens 77'"
+        )
+        with pytest.raises(InputError, match=re.escape(said)):
             engine.run(other)
+        assert engine.unheld(other) == said
+        longer = {**small, "encoder_hidden_states": np.repeat(small["encoder_hidden_states"], 2, axis=1)}
+        assert "rows=2 tokens=77 width=1: build one with" in str(engine.unheld(longer))
+        assert str(engine.unheld(longer)).endswith(" --size 16x16 --tokens 154'")
     with pytest.raises(EngineError, match="closed"):
         engine.run(small)
 
@@ -161,7 +232,9 @@ def test_auto_takes_the_first_that_can_draw_and_says_why(opened: Bundle, ranked:
     wanted, why = choose(opened, Wanted(engine="auto", device=0))
     assert wanted == Wanted(engine="onnxruntime")
     assert re.fullmatch(
-        "engine onnxruntime, fp32, from graphs; not missing: the missing engine needs its library: pip install it; "
+        "engine onnxruntime, fp32, from graphs, and nothing has verified its text_encoder: build it with "
+        f"'latentrt build {opened.root} --engine onnxruntime'; "
+        "not missing: the missing engine needs its library: pip install it; "
         "not sized: no sized engine of text_encoder fits here: none was built; build one with .*",
         why,
     )
@@ -174,6 +247,29 @@ def test_auto_takes_the_first_that_can_draw_and_says_why(opened: Bundle, ranked:
     assert wanted == Wanted(engine="sized")
     assert why.startswith("engine sized, fp16, built and verified; not missing: ")
     assert choose(opened, Wanted(engine="auto", precision="fp32"))[0].engine == "onnxruntime"  # none was built in it
+
+
+def test_auto_prefers_what_was_built_and_verified_to_a_faster_one_that_opens_graphs(
+    opened: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(auto, "ORDER", ("openvino", "onnxruntime"))
+    wanted, why = choose(opened, Wanted(engine="auto"))
+    build = f"build it with 'latentrt build {opened.root} --engine openvino --precision fp32'"
+    assert wanted == Wanted(engine="openvino", precision="fp32")
+    assert why == f"engine openvino, fp32, from graphs, and nothing has verified its text_encoder: {build}"
+    for component in ("text_encoder", "unet", "vae_decoder.kl-f8"):
+        record, _ = store.build(ort.BACKEND, opened, component)
+    wanted, why = choose(opened, Wanted(engine="auto"))
+    assert wanted == Wanted(engine="onnxruntime")
+    assert why == (
+        f"engine onnxruntime, fp32, built and verified; not openvino: nothing has verified its text_encoder: {build}"
+    )
+    spoil(opened, record, "the sky is green")
+    assert choose(opened, Wanted(engine="auto"))[0].engine == "openvino"
+    with pytest.MonkeyPatch.context() as patched:  # where it was asked for, it is taken, and not called verified
+        patched.setattr(auto, "ORDER", ("onnxruntime",))
+        why = choose(opened, Wanted(engine="auto", allow_unverified=True))[1]
+    assert "3 of 3 built, and the onnxruntime engine of vae_decoder.kl-f8 failed verification" in why
 
 
 def test_auto_passes_over_what_failed_verification(opened: Bundle, ranked: None, sized) -> None:

@@ -47,6 +47,21 @@ def test_noise_is_as_large_as_what_was_recorded(tiny_original: Path) -> None:
     np.testing.assert_array_equal(case.inputs["encoder_hidden_states"], like["encoder_hidden_states"])
 
 
+def test_a_text_length_that_was_not_recorded_is_answered_with_states_of_its_own(tiny_original: Path) -> None:
+    bundle = Bundle.open(tiny_original)
+    recorded = golden_cases(bundle, "unet")
+    long, both = derived_cases(bundle, "unet", [RECORDED["unet"], NEW], recorded, (154,))
+    assert (long.name, both.name) == ("rows1-32x32-154tokens", "rows1-64x48-154tokens")
+    states, like = long.inputs["encoder_hidden_states"], recorded[0].inputs["encoder_hidden_states"]
+    assert states.shape == (1, 154, like.shape[2])
+    assert states.std() == pytest.approx(like.std(), rel=0.1)
+    assert not np.array_equal(states[:, :77], states[:, 77:])  # repeated ones would be attended to as if they were one
+    expected = ReferenceEvaluator(str(bundle.graph("unet"))).run(None, both.inputs)
+    np.testing.assert_allclose(both.outputs["out_sample"], expected[0], rtol=1e-4, atol=1e-5)
+    decoder = golden_cases(bundle, "vae_decoder.kl-f8")  # which sees no text
+    assert derived_cases(bundle, "vae_decoder.kl-f8", [RECORDED["vae_decoder.kl-f8"]], decoder, (154,)) == []
+
+
 def test_a_component_without_a_size_has_none(tiny_original: Path) -> None:
     bundle = Bundle.open(tiny_original)
     assert derived_cases(bundle, "text_encoder", [NEW], golden_cases(bundle, "text_encoder")) == []

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
 
 from latentrt.engines import store
 from latentrt.engines.backend import get_backend
 from latentrt.engines.bundle import Bundle
+from latentrt.engines.choice import misfit
 from latentrt.engines.errors import EngineError, InputError
 from latentrt.engines.golden import golden_cases
 from latentrt.engines.manifest import Precision
@@ -116,6 +119,21 @@ def test_a_memory_limit_gives_an_engine_of_its_own(demo_bundle: Path) -> None:
     limited = get_backend("onnxruntime-cuda", BuildOptions(memory_limit=2.5)).key(bundle, "unet")
     assert limited.flags == ("memory_limit=2.5",)
     assert limited.id != get_backend("onnxruntime-cuda").key(bundle, "unet").id
+
+
+def test_without_cuda_python_it_cannot_run_here_and_the_rest_of_the_bundle_is_still_told(
+    demo_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = Bundle.open(demo_bundle, tmp_path / "engines")
+    monkeypatch.setattr(ort, "get_available_providers", lambda: [CUDA])
+    monkeypatch.delitem(sys.modules, "latentrt.engines.trt.cuda", raising=False)
+    for name in ("cuda", "cuda.bindings"):
+        monkeypatch.setitem(sys.modules, name, None)  # as where they are not installed
+    record, _ = store.build(get_backend("onnxruntime-cuda"), bundle, "unet")
+    assert record.verification is None
+    assert misfit(bundle, record) == (
+        "cannot run here: engines on NVIDIA GPUs need cuda-python: pip install 'latentrt[tensorrt]', or 'latentrt[rtx]'"
+    )
 
 
 @no_cuda

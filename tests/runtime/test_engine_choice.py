@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -18,7 +19,11 @@ from latentrt.engines.bundle import Bundle
 from latentrt.engines.errors import EngineError, InputError
 from latentrt.engines.manifest import TEXT_ENCODER, UNET
 from latentrt.engines.options import BuildOptions
+from latentrt.engines.profiled import Outputs
 from latentrt.engines.size import Size
+from latentrt.engines.tensor import Feeds
+from latentrt.engines.verification import Verification
+from latentrt.runtime import verify
 from latentrt.runtime.verify import verify_bundle
 from support import sized_backend
 
@@ -54,7 +59,7 @@ def test_each_size_is_drawn_by_the_engine_that_was_built_for_it(bundle: Path, bu
             np.testing.assert_allclose(drawn.latents, expected.latents, rtol=0, atol=1e-3)
             assert f"unet={keys[size][UNET]} " in drawn.facts[0]["engine"]
             assert drawn.facts[0]["engine"].endswith(f"vae_decoder.kl-f8={keys[size]['vae_decoder.kl-f8']}")
-        with pytest.raises(InputError, match=r"none of the 2 sized engines of vae_decoder.kl-f8 holds .*; they hold "):
+        with pytest.raises(InputError, match=r"none of the 2 sized engines of vae_decoder.kl-f8 holds .* --size 64x64"):
             pipe.generate(PROMPT, width=64, height=64, **QUICK)
 
 
@@ -121,13 +126,63 @@ def test_auto_says_on_standard_error_which_engine_it_took(
     assert run(draw) == 0
     [line] = capfd.readouterr().err.splitlines()
     assert line.startswith(
-        "engine onnxruntime, fp32, from graphs; not sized: no sized engine of text_encoder fits here"
+        "engine onnxruntime, fp32, from graphs, and nothing has verified its text_encoder: build it with "
     )
     build(OWN)
     assert run(draw) == 0
     assert capfd.readouterr().err.splitlines() == ["engine sized, fp16, built and verified"]
     with Pipeline.open(bundle, engine="auto") as pipe:
         assert pipe.wanted.engine == "sized"
+
+
+def test_verify_checks_what_was_never_checked_though_another_engine_passed(bundle: Path, build, capfd) -> None:
+    opened, sized = Bundle.open(bundle), replace(sized_backend.BACKEND, options=BuildOptions(precision="fp32"))
+    first = {name: store.build(sized, opened, name)[0] for name in opened.manifest.components}
+    half = replace(sized, options=BuildOptions(precision="fp16"))
+    bad = replace(sized, options=BuildOptions(precision="fp32", sizes=(WIDE,)))
+    records = [store.build(backend, opened, UNET)[0] for backend in (half, bad)]
+    for record, verification in zip(records, (None, failing(records[1].verification)), strict=True):
+        edit_record(opened, record, verification)
+    found = verify_bundle(bundle, engine="sized")
+    assert found.passed
+    keys = {first[UNET].key.id, *(record.key.id for record in records)}
+    assert set(found.keys[UNET].split()) == keys
+    for record in records:
+        kept = store.read_record(store.engine_folder(opened, record.key)).verification
+        assert kept is not None
+        assert kept.passed
+    drawn = store.read_record(store.engine_folder(opened, records[0].key)).verification
+    assert drawn.checks == records[0].verification.checks + 20  # what is best now has drawn both trajectories
+    assert run(["inspect", str(bundle), "--engines"]) == 0
+    assert "not yet checked" not in capfd.readouterr().out
+
+
+def test_each_failing_engine_of_a_component_is_searched(bundle: Path, build, monkeypatch) -> None:
+    opened = Bundle.open(bundle)
+    for name in opened.manifest.components:
+        for precision in ("fp16", "fp32"):
+            options = BuildOptions(precision=precision, sizes=(OWN,))
+            store.build(replace(sized_backend.BACKEND, options=options), opened, name)
+    real = sized_backend.SizedEngine._run_profile
+
+    def wrong(self: sized_backend.SizedEngine, index: int, feeds: Feeds) -> Outputs:
+        answers = real(self, index, feeds)
+        return {name: answer * 1.5 for name, answer in answers.items()} if self.name == UNET else answers
+
+    monkeypatch.setattr(sized_backend.SizedEngine, "_run_profile", wrong)
+    monkeypatch.setattr(verify, "bisect", lambda *_, **__: None)
+    found = verify_bundle(bundle, engine="sized", find_departure=True)
+    assert found.departures == dict.fromkeys(found.keys[UNET].split())
+    assert len(found.departures) == 2
+
+
+def failing(verification: Verification) -> Verification:
+    return msgspec.structs.replace(verification, failures=("the sky is green",))
+
+
+def edit_record(bundle: Bundle, record: store.EngineRecord, verification: Verification | None) -> None:
+    changed = msgspec.structs.replace(record, verification=verification)
+    (store.engine_folder(bundle, record.key) / store.RECORD).write_bytes(msgspec.json.encode(changed))
 
 
 def test_inspect_engines_tells_what_each_is_and_which_part_of_its_key_differs(bundle: Path, build, capfd) -> None:

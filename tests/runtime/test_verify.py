@@ -114,7 +114,7 @@ def test_a_wrong_layer_is_measured_named_remembered_and_refused(
         assert not found.passed
         assert failing(found.checks) == {"unet", "trajectory guidance-7.5", "trajectory guidance-1"}
         assert found.departures is not None
-        departure = found.departures["unet"]
+        departure = found.departures[built.key.id]
         assert departure is not None
         assert wrong.node is not None
         assert (departure.node, departure.tensor, departure.op) == (wrong.node.name, wrong.node.output[0], "Conv")

@@ -11,9 +11,10 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from latentrt.engines import store
-from latentrt.engines.backend import Report, get_backend
+from latentrt.engines.backend import Report, backend_names, get_backend
 from latentrt.engines.build_estimate import check_room, estimate
 from latentrt.engines.bundle import Bundle
+from latentrt.engines.errors import unknown_name
 from latentrt.engines.key import EngineKey
 from latentrt.engines.memory_words import told
 from latentrt.engines.options import BuildOptions, checked
@@ -23,6 +24,8 @@ def build_command(
     console: Console, path: Path, engine: str, options: BuildOptions, device: int, engine_dir: Path | None
 ) -> None:
     """Build what is not built yet; prints a line for each component."""
+    if engine not in backend_names():  # the fake one has nothing to build
+        raise unknown_name("engine", engine, backend_names())
     backend = get_backend(engine, checked(options), device)
     bundle = Bundle.open(path, engine_dir)
     if obstacle := backend.obstacle():

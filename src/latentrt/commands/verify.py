@@ -74,8 +74,8 @@ def _print_table(found: VerifyReport) -> None:
         output.print(f"({number}) {origin}", markup=False)
     for line in found.skipped:
         output.print(f"skipped: {line}", markup=False)
-    for component, departure in (found.departures or {}).items():
-        output.print(str(departure or f"{component} fails only as a whole: {_FUSED}"), markup=False)
+    for key, departure in (found.departures or {}).items():
+        output.print(f"engine {key}: {departure or f'fails only as a whole: {_FUSED}'}", markup=False)
 
 
 _FIGURES = ("max abs", "rel L2", "cosine", "PSNR dB")
