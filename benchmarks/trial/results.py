@@ -155,6 +155,7 @@ class Contestant(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         cold_start: process start -> first picture.
         latency: warm, of a whole picture, by scope.
         components: warm, of one call of each network.
+        parts: seconds of one picture that its calls of each network take.
         inside: share of "prompt to PNG bytes" that is spent inside networks.
         files: bytes of the model as this contestant has it on disk.
         quality: figures of the pictures themselves, such as "adherence" (a share) or "CLIP score".
@@ -168,6 +169,7 @@ class Contestant(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     cold_start: Timing | None = None
     latency: dict[Scope, Timing] = {}
     components: dict[str, Timing] = {}
+    parts: dict[str, float] = {}
     inside: float | None = None
     batches: tuple[Point, ...] = ()
     concurrency: tuple[Point, ...] = ()
