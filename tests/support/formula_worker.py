@@ -12,9 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
 from workers.protocol import Asked, Contestant, Drawn, serve  # as in a contestant's own environment
-
 
 _TICK = 2.0**-10  # seconds, nearly a millisecond: sums of it are exact
 
