@@ -27,10 +27,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from .contestants.remote import last_words
 from .gpu_contestants import ENTRIES
 from .gpu_facts import facts, gpu_megabytes
 from .gpu_field import Field
-from .gpu_remote import environment, last_words
+from .gpu_libraries import environment
 from .machine import RESULTS, write_result
 from .readme import engines_gpu_table
 
