@@ -15,7 +15,7 @@ from .svg import INK, MARKERS, PAGE, QUIET, RULE, SERIES, render, style
 from .tables import ordered
 from .words import Unit, digits, time_unit
 
-WIDTH = 5.6  # inches: 403 points, which a telephone shows at three quarters and a desktop at a third more
+WIDTH = 5.0  # inches: 360 points, which a telephone shows as they are and a desktop half as large again
 _WIDE = 15.0  # slowest over fastest from which a linear axis would squeeze the fast ones into a line
 _PARTS = {"text_encoder": "text encoder", "unet": "UNet", "vae_decoder": "VAE decoder"}
 _REST = "everything else"
@@ -224,6 +224,14 @@ def waiting(results: Results) -> Plot | None:
     return Plot("waiting", svg, "How long a client waits for its picture: the median, and dotted the 99th percentile.")
 
 
+def _log_errors(axes: Axes) -> None:
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(numticks=8))
+    axes.yaxis.set_minor_locator(LogLocator(subs=(2.0, 5.0)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0e}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+
+
 def error_per_step(results: Results) -> Plot | None:
     """Relative L2 of the latents after each step: the middle and the worst prompt, above the shaded noise floor."""
     lines = [(who, one.accuracy.steps) for who, one in ordered(results) if one.accuracy and one.accuracy.steps]
@@ -233,7 +241,7 @@ def error_per_step(results: Results) -> Plot | None:
     with style("steps"):
         figure = Figure(figsize=(WIDTH, 3.7), layout="constrained")
         axes = figure.subplots()
-        axes.set_yscale("log")
+        _log_errors(axes)
         least = min(step["relative L2"].p50 for _, steps in lines for step in steps if step["relative L2"].p50 > 0)
         for who, steps in lines:
             if who not in drawn:
@@ -248,6 +256,8 @@ def error_per_step(results: Results) -> Plot | None:
             label = f"{who} (the noise floor)" if who == results.floor else who
             axes.plot(numbers, middle, color=colour, marker=marker, markeredgecolor=PAGE, markersize=4, label=label)
             axes.plot(numbers, worst, color=colour, linestyle=(0, (1, 1.5)), linewidth=1.2)
+        low, high = axes.get_ylim()
+        axes.set_ylim(10 ** np.floor(np.log10(low)), 10 ** np.ceil(np.log10(high)))
         axes.set_xlabel("step")
         axes.set_ylabel("relative L2 of the latents")
         axes.xaxis.get_major_locator().set_params(integer=True)
