@@ -85,8 +85,8 @@ def main() -> None:
 
 def measure(pipeline: Pipeline, scenes: Sequence[Scene], steps: Sequence[int]) -> dict[str, Any]:
     """By path: a point for each number of steps, and one for the reference's."""
-    sampler, spacing, many = REFERENCE
-    exact = draw(pipeline, scenes, sampler, spacing, many)
+    many = REFERENCE[2]
+    exact = draw(pipeline, scenes, *REFERENCE)
     figures: dict[str, Any] = {}
     for sampler, spacing in track(PATHS, "fidelity"):
         points = [point(draw(pipeline, scenes, sampler, spacing, n), exact, n) for n in steps]
@@ -145,7 +145,7 @@ def _seconds(pipeline: Pipeline, scene: Scene, steps: int) -> dict[tuple[str, st
     for _ in range(REPEATS):
         for path in PATHS:
             started = time.perf_counter()
-            draw(pipeline, [scene], *path, steps)
+            draw(pipeline, [scene], path[0], path[1], steps)
             fastest[path] = min(fastest[path], time.perf_counter() - started)
     return fastest
 

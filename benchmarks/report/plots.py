@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from ..trial.results import PROMPT_TO_PNG, Contestant, Point, Results, Scope, Timing
 from .svg import INK, MARKERS, PAGE, QUIET, RULE, SERIES, render, style
-from .tables import ordered
+from .table import ordered
 from .words import Unit, digits, time_unit
 
 WIDTH = 5.0  # inches: 360 points, which a telephone shows as they are and a desktop half as large again
@@ -83,9 +83,8 @@ def _strip(axes: Axes, row: int, who: str, timing: Timing, unit: Unit, colour: s
     axes.scatter(samples, heights, s=11, color=colour, alpha=0.75, linewidths=0)
     axes.plot([timing.p50 * unit.factor] * 2, [row - 0.24, row + 0.24], color=INK, linewidth=1.4)
     axes.annotate(who, (0, row - 0.3), (2, 1), xycoords=axes.get_yaxis_transform(), textcoords="offset points")
-    words = f"{unit.number(timing.p50)} {unit.name}"
-    place = {"xycoords": axes.get_yaxis_transform(), "textcoords": "offset points", "ha": "right", "color": QUIET}
-    axes.annotate(words, (1, row - 0.3), (-2, 1), **place)
+    words, across = f"{unit.number(timing.p50)} {unit.name}", axes.get_yaxis_transform()
+    axes.annotate(words, (1, row - 0.3), (-2, 1), across, "offset points", ha="right", color=QUIET)
 
 
 def _time_axis(axes: Axes, samples: Sequence[float]) -> None:
@@ -260,7 +259,7 @@ def error_per_step(results: Results) -> Plot | None:
         axes.set_ylim(10 ** np.floor(np.log10(low)), 10 ** np.ceil(np.log10(high)))
         axes.set_xlabel("step")
         axes.set_ylabel("relative L2 of the latents")
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         figure.legend(loc="outside upper left", ncols=2)
         ends = "; ".join(f"{who} {steps[-1]['relative L2'].p50:.1e}" for who, steps in lines)
         svg = render(figure, "steps", f"Error of the latents after each step. After the last: {ends}.")

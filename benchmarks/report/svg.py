@@ -7,6 +7,7 @@ import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
@@ -26,7 +27,7 @@ _PLAIN = {
     "dark": {"ink": "#e8eaed", "quiet": "#a4adb8", "rule": "#3a424c", "page": "#15181c"},
 }
 
-_STYLE = {
+_STYLE: dict[Any, Any] = {  # matplotlib's own keys, of which its types list every one
     "svg.fonttype": "none",  # text stays text: it is read aloud, searched, and drawn in the page's own font
     "text.parse_math": False,  # a name may hold a dollar sign
     "font.family": "sans-serif",

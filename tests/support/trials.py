@@ -33,7 +33,12 @@ def timing(middle: float, count: int = 12) -> Timing:
 
 
 def compared(error: float, *, ssim: bool = False) -> Compared:
-    both = {"max abs": error * 4, "relative L2": error, "cosine": 1 - error**2, "PSNR, dB": 20 - 20 * np.log10(error)}
+    both = {
+        "max abs": error * 4,
+        "relative L2": error,
+        "cosine": 1 - error**2,
+        "PSNR, dB": float(20 - 20 * np.log10(error)),
+    }
     found: Compared = {metric: Spread(p50=value, worst=value * 1.1) for metric, value in both.items()}  # type: ignore[misc] # literals
     return found | ({"SSIM": Spread(p50=0.99, worst=0.98)} if ssim else {})
 

@@ -16,7 +16,7 @@ from latentrt.benchmarks.quality.band import Band
 from latentrt.engines.errors import InputError
 from latentrt.export.demo.scenes import Scene, draw
 
-PROMPTS = ["a red circle", "a blue square on a white background", "star"]
+PROMPTS = ["a red circle", "blue squares", "star"]  # of few letters: each is a token
 
 
 def drawn(scene: Scene, seed: int) -> NDArray[np.uint8]:
