@@ -12,8 +12,8 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 
 from ..trial.results import PROMPT_TO_PNG, Contestant, Point, Results, Scope, Timing
 from .svg import INK, MARKERS, PAGE, QUIET, RULE, SERIES, render, style
-from .table import ordered
-from .words import Unit, digits, time_unit
+from .table import ordered, picture_unit
+from .words import Unit, digits
 
 WIDTH = 5.0  # inches: 360 points, which a telephone shows as they are and a desktop half as large again
 _WIDE = 15.0  # slowest over fastest from which a linear axis would squeeze the fast ones into a line
@@ -55,7 +55,7 @@ def latency(results: Results, scope: Scope, name: str) -> Plot | None:
     timings = [(who, one.latency[scope]) for who, one in ordered(results) if scope in one.latency]
     if not timings:
         return None
-    unit = time_unit(timing.p50 for _, timing in timings)
+    unit = picture_unit(results)
     with style(name):
         figure = Figure(figsize=(WIDTH, 0.75 + 0.62 * len(timings)), layout="constrained")
         axes = figure.subplots()
@@ -70,8 +70,8 @@ def latency(results: Results, scope: Scope, name: str) -> Plot | None:
         said = "; ".join(f"{who} {unit.number(timing.p50)} {unit.name}" for who, timing in timings)
         svg = render(figure, name, f"Latency of a warm picture, {scope}. Medians: {said}.")
     caption = (
-        f"{scope}: every counted picture is a dot, the upright line the median, the bar its 95 % interval. Dots are "
-        "spread upwards in the order in which they were taken."
+        "Every counted picture is a dot, spread upwards in the order in which they were taken; the upright line is the "
+        "median, the bar its 95 % interval."
     )
     return Plot(name, svg, caption)
 
@@ -104,7 +104,7 @@ def stacked(results: Results) -> Plot | None:
     bars = [(who, one, one.latency[PROMPT_TO_PNG]) for who, one in ordered(results) if _stacks(one)]
     if not bars:
         return None
-    unit = time_unit(timing.p50 for _, _, timing in bars)
+    unit = picture_unit(results)
     with style("parts"):
         figure = Figure(figsize=(WIDTH, 1.1 + 0.62 * len(bars)), layout="constrained")
         axes = figure.subplots()

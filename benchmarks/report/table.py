@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from ..trial.results import Contestant, Results
+from .words import Unit, time_unit
 
 
 @dataclass(frozen=True)
@@ -29,3 +30,8 @@ def ordered(results: Results) -> Iterator[tuple[str, Contestant]]:
 def in_order(names: Iterable[str]) -> list[str]:
     """Each name once, as they come."""
     return list(dict.fromkeys(names))
+
+
+def picture_unit(results: Results) -> Unit:
+    """The unit of a picture's latency, the same wherever it stands."""
+    return time_unit(timing.p50 for one in results.contestants.values() for timing in one.latency.values())

@@ -5,14 +5,14 @@ from __future__ import annotations
 from ..trial.results import PROMPT_TO_PNG, Contestant, Point, Results, Scope, Timing
 from . import words
 from .accuracy_tables import floor_words, over_floor
-from .table import Table, in_order, ordered
+from .table import Table, in_order, ordered, picture_unit
 from .words import NONE, time_unit
 
 
 def overview(results: Results) -> Table:
     """One row for each contestant: what most readers came for."""
     timings = {name: _main_timing(one) for name, one in ordered(results)}
-    unit = time_unit(timing.p50 for timing in timings.values() if timing)
+    unit = picture_unit(results)
     first = next(((name, timing) for name, timing in timings.items() if timing), None)
     qualities = quality_names(results)
     head = (
@@ -53,7 +53,17 @@ def failures(results: Results) -> Table | None:
 def latency(results: Results, scope: Scope) -> Table | None:
     """Warm latency of a whole picture in one scope."""
     timings = [(name, one.latency[scope]) for name, one in ordered(results) if scope in one.latency]
-    return _timing_table(f"Latency, {scope}", timings, "samples")
+    if not timings:
+        return None
+    unit = picture_unit(results)
+    first_name, first = timings[0]
+    rows = []
+    for name, timing in timings:
+        numbers = (unit.number(seconds) for seconds in (timing.p90, timing.p99))
+        ratio = words.digits(timing.p50 / first.p50)
+        rows.append((name, unit.number(timing.p50), _interval(unit, timing), *numbers, ratio, str(len(timing.samples))))
+    head = ("contestant", f"p50, {unit.name}", "95 % interval", "p90", "p99", f"p50 over {first_name}", "samples")
+    return Table(f"Latency, {scope}", head, tuple(rows), "The interval is that of the median, by bootstrap.")
 
 
 def starts(results: Results) -> Table | None:
@@ -125,20 +135,6 @@ def _curve(results: Results, title: str, what: str, field: str) -> Table | None:
         waiting = (NONE, NONE) if waited is None else (words.digits(waited.p50), words.digits(waited.p99))
         rows.append((name, str(point.count), words.digits(rate.p50), interval, *(waiting if waits else ())))
     return Table(title, head, tuple(rows)) if rows else None
-
-
-def _timing_table(title: str, timings: list[tuple[str, Timing]], count: str) -> Table | None:
-    if not timings:
-        return None
-    unit = time_unit(timing.p50 for _, timing in timings)
-    first_name, first = timings[0]
-    rows = []
-    for name, timing in timings:
-        numbers = (unit.number(seconds) for seconds in (timing.p90, timing.p99))
-        ratio = words.digits(timing.p50 / first.p50)
-        rows.append((name, unit.number(timing.p50), _interval(unit, timing), *numbers, ratio, str(len(timing.samples))))
-    head = ("contestant", f"p50, {unit.name}", "95 % interval", "p90", "p99", f"p50 over {first_name}", count)
-    return Table(title, head, tuple(rows), "The interval is that of the median, by bootstrap.")
 
 
 def _main_timing(one: Contestant) -> Timing | None:
