@@ -39,6 +39,11 @@ class Stretch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     megahertz: tuple[float, ...] = ()
     gpu_megahertz: tuple[float, ...] = ()
 
+    @property
+    def others_cores(self) -> float:
+        """Cores' worth of time that others took."""
+        return round(self.others / self.seconds, 3) if self.seconds else 0.0
+
 
 @dataclass(frozen=True)
 class _Counters:
@@ -78,7 +83,7 @@ def summed(stretches: Sequence[Stretch], spreads: dict[str, float]) -> Condition
     seconds = sum(stretch.seconds for stretch in stretches)
     others = sum(stretch.others for stretch in stretches) / seconds if seconds else 0.0
     # a share of less than a second is a matter of the counter's ticks, of 10 ms each
-    worst = max((stretch.others / stretch.seconds for stretch in stretches if stretch.seconds >= 1), default=others)
+    worst = max((stretch.others_cores for stretch in stretches if stretch.seconds >= 1), default=others)
     swapped = sum(stretch.swapped for stretch in stretches)
     throttled = sum(stretch.throttled for stretch in stretches)
     return Conditions(

@@ -162,6 +162,7 @@ class Contestant(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         parts: seconds of one picture that its calls of each network take.
         yardstick: of a fixed piece of work beside each picture of `latency`, in the same order: what the machine could
             do at the time.
+        others: cores' worth of time that other processes took while each of these was drawn.
         inside: share of "prompt to PNG bytes" that is spent inside networks.
         files: bytes of the model as this contestant has it on disk.
         quality: figures of the pictures themselves, such as "adherence" (a share) or "CLIP score".
@@ -177,6 +178,7 @@ class Contestant(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     components: dict[str, Timing] = {}
     parts: dict[str, float] = {}
     yardstick: Timing | None = None
+    others: tuple[float, ...] = ()
     inside: float | None = None
     batches: tuple[Point, ...] = ()
     concurrency: tuple[Point, ...] = ()

@@ -1,17 +1,28 @@
-"""How much slower one trial's pictures are than another's, and how sure that is."""
+"""How much slower one trial's pictures are than another's, and how sure that is.
+
+Pictures that were disturbed by other processes are left out. What is left of a turn shares what the machine did then,
+so that turns are what is compared: by the low end of their pictures, for other work only ever adds to a time, divided
+by the low end of the yardsticks beside them, for a machine that is slower altogether is slower at these too.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import exp, sqrt
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import t as students_t
 
+from .conditions import MOST_OTHERS
 from .results import PROMPT_TO_PNG, Contestant
-from .statistics import RESAMPLES, interval
+from .statistics import LEVEL
 
-QUANTILE = 0.25  # of a turn's pictures: others' work only ever adds to a time
-_SEED = 20_250_102
+QUANTILE = 0.25  # of a turn's pictures, and of its yardsticks
+FEWEST_PICTURES = 2  # undisturbed, of a turn that counts; a turn may have had but one
+FEWEST_TURNS = 3  # that count: below that nothing can be said
+_OF_A_NORMAL = 1.4826  # standard deviations that are one median absolute deviation
+_OF_A_MEDIAN = sqrt(np.pi / 2)  # its standard error, in standard errors of a mean
 
 Times = NDArray[np.float64]
 
@@ -30,8 +41,8 @@ class Slowdown:
         return self.low > 0
 
 
-def slowdown(before: Contestant, now: Contestant, pictures: tuple[int, int], relative: bool) -> Slowdown:
-    """Compare the warm latency of whole pictures.
+def slowdown(before: Contestant, now: Contestant, pictures: tuple[int, int], relative: bool) -> Slowdown | None:
+    """Compare the warm latency of whole pictures; None where too few of them were undisturbed.
 
     Args:
         before: the baseline.
@@ -39,28 +50,38 @@ def slowdown(before: Contestant, now: Contestant, pictures: tuple[int, int], rel
         pictures: of each turn, in each of the two.
         relative: take times in units of the yardstick beside them.
     """
-    a, b = (_by_turn(one, count, relative) for one, count in zip((before, now), pictures, strict=True))
-    shares = _resampled(b, seed=_SEED) / _resampled(a, seed=_SEED + 1) - 1
-    low, high = interval(shares)
-    return Slowdown(float(_estimate(b) / _estimate(a) - 1), low, high)
+    a, b = (turns(one, count, relative) for one, count in zip((before, now), pictures, strict=True))
+    if min(len(a), len(b)) < FEWEST_TURNS:
+        return None
+    change = float(np.median(np.log(b)) - np.median(np.log(a)))
+    error = sqrt(_variance(a) + _variance(b))
+    # few turns say little of their own spread; the smaller trial decides how little
+    reach = float(students_t.ppf((1 + LEVEL) / 2, min(len(a), len(b)) - 1)) * error
+    return Slowdown(exp(change) - 1, exp(change - reach) - 1, exp(change + reach) - 1)
 
 
-def _by_turn(contestant: Contestant, pictures: int, relative: bool) -> Times:
-    """(turns, pictures) seconds, or yardsticks; a turn that was cut off is left out, if it is not the only one."""
-    times: Times = np.asarray(contestant.latency[PROMPT_TO_PNG].samples)
-    if relative and contestant.yardstick is not None:
-        times = times / np.asarray(contestant.yardstick.samples)
-    turns = len(times) // pictures
-    return times[: turns * pictures].reshape(turns, pictures) if turns else times[None]
+def turns(contestant: Contestant, pictures: int, relative: bool) -> Times:
+    """The low end of each turn that counts, in seconds or in yardsticks; at most (turns,)."""
+    seconds = np.asarray(contestant.latency[PROMPT_TO_PNG].samples)
+    yardstick = contestant.yardstick
+    units = np.asarray(yardstick.samples) if relative and yardstick is not None else np.ones(len(seconds))
+    quiet = np.asarray(contestant.others or (0.0,) * len(seconds)) <= MOST_OTHERS
+    found = []
+    for start in range(0, len(seconds), pictures):
+        kept = quiet[start : start + pictures]
+        if kept.sum() >= min(pictures, FEWEST_PICTURES):
+            low_ends = (np.quantile(of[start : start + pictures][kept], QUANTILE) for of in (seconds, units))
+            found.append(next(low_ends) / next(low_ends))
+    return np.asarray(found, np.float64)
 
 
-def _estimate(times: Times) -> np.float64:
-    """The middle turn's low quantile."""
-    return np.float64(np.median(np.quantile(times, QUANTILE, axis=1)))
+def _variance(low_ends: Times) -> float:
+    """Of the median of their logarithms; an outlier among the turns has no say."""
+    logs = np.log(low_ends)
+    deviation = _OF_A_NORMAL * float(np.median(np.abs(logs - np.median(logs))))
+    return (_OF_A_MEDIAN * deviation) ** 2 / len(logs)
 
 
-def _resampled(times: Times, seed: int) -> Times:
-    """(RESAMPLES,) estimates: turns are drawn again, for pictures of one turn share what the machine did then."""
-    per_turn = np.quantile(times, QUANTILE, axis=1)
-    picks = np.random.default_rng(seed).integers(0, len(per_turn), (RESAMPLES, len(per_turn)))
-    return np.asarray(np.median(per_turn[picks], axis=1))
+def told(change: float) -> str:
+    """0.1 -> "10.0% slower"."""
+    return f"{abs(change):.1%} {'slower' if change > 0 else 'faster'}"
