@@ -136,12 +136,14 @@ def _slowdown(name: str, shares: Slowdown | None, limits: Limits, where: str) ->
         return
     if shares is None:
         quiet = f"too few pictures were drawn while others took less than {MOST_OTHERS} of a core"
-        yield Finding(f"{name}'s slowdown is undecided: {quiet}, here or in the baseline", failed=False, in_doubt=True)
+        words = f"{name}'s slowdown is undecided: {quiet}, here or in the baseline, and no processor time was told"
+        yield Finding(words, failed=False, in_doubt=True)
         return
     slower = shares.share > most
     beyond = "beyond the noise of both runs" if shares.beyond_noise else "within the noise of both runs"
     sure = f"95 % interval {shares.low:+.1%} to {shares.high:+.1%}"
-    words = f"{name} is {told(shares.share)} than the baseline ({sure}), limit {most:.1%}"
+    by = " by processor time, as others disturbed the clock," if shares.by_processor else ""
+    words = f"{name} is{by} {told(shares.share)} than the baseline ({sure}), limit {most:.1%}"
     yield Finding(
         f"{words}: {beyond}{where}" if slower else words,
         failed=slower and shares.beyond_noise,

@@ -2,7 +2,7 @@
 
 `python -m latentrt.benchmarks.trial.gate_trials BUNDLE` measures the demo bundle once as the baseline, then again and
 again each way, as `latentrt bench BUNDLE --baseline ... --max-slowdown 5% --min-psnr 40` does, and writes
-`results/gate.json`. The slowdown is real: `slowed_worker.py` keeps a core busy after each call of a network.
+`results/gate.json`. The slowdown is real: `slowed_worker.py` keeps the cores busy after each call of a network.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ SPOILT = "up_blocks.1.resnets.0.conv1.weight"  # of the UNet: one layer of many
 NOISE = 0.5  # of the layer's own spread, added to it
 
 PROTOCOL = f"""The demo bundle, {ENGINE}. A baseline is measured once, then each way as often as stated, one after
-another, in turn: unchanged; each call of a network followed by {SLOWER:.0%} of its time of busy waiting; one layer of
+another, in turn: unchanged; each call of a network followed by other work of {SLOWER:.0%} of its time; one layer of
 the UNet ({SPOILT}) with noise of {NOISE:g} of its own spread added. Limits: {LIMITS.max_slowdown:.0%} slower,
 {LIMITS.min_psnr:g} dB. A gate in doubt takes further turns, up to {FURTHER} times as many as asked for."""
 

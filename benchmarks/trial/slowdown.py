@@ -1,8 +1,9 @@
 """How much slower one trial's pictures are than another's, and how sure that is.
 
-Pictures that were disturbed by other processes are left out. What is left of a turn shares what the machine did then,
-so that turns are what is compared: by the low end of their pictures, for other work only ever adds to a time, divided
-by the low end of the yardsticks beside them, for a machine that is slower altogether is slower at these too.
+Turns are what is compared, for a turn's pictures share what the machine did then: by the low end of their pictures, as
+other work only ever adds to a time, divided by the low end of the yardsticks beside them, as a machine that is slower
+altogether is slower at these too. Pictures that other processes disturbed are left out. Where that leaves too few, the
+processor time of all of them is compared instead, which others hardly lengthen.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ class Slowdown:
     share: float
     low: float
     high: float
+    by_processor: bool = False  # and not by the clock
 
     @property
     def beyond_noise(self) -> bool:
@@ -42,7 +44,7 @@ class Slowdown:
 
 
 def slowdown(before: Contestant, now: Contestant, pictures: tuple[int, int], relative: bool) -> Slowdown | None:
-    """Compare the warm latency of whole pictures; None where too few of them were undisturbed.
+    """Compare the warm pictures of two trials; None where neither the clock nor processor time can tell.
 
     Args:
         before: the baseline.
@@ -50,28 +52,35 @@ def slowdown(before: Contestant, now: Contestant, pictures: tuple[int, int], rel
         pictures: of each turn, in each of the two.
         relative: take times in units of the yardstick beside them.
     """
-    a, b = (turns(one, count, relative) for one, count in zip((before, now), pictures, strict=True))
-    if min(len(a), len(b)) < FEWEST_TURNS:
-        return None
+    for by_processor in (False, True):
+        a, b = (turns(one, count, relative, by_processor) for one, count in zip((before, now), pictures, strict=True))
+        if min(len(a), len(b)) >= FEWEST_TURNS:
+            return _compared(a, b, by_processor)
+    return None
+
+
+def _compared(a: Times, b: Times, by_processor: bool) -> Slowdown:
     change = float(np.median(np.log(b)) - np.median(np.log(a)))
     error = sqrt(_variance(a) + _variance(b))
     # few turns say little of their own spread; the smaller trial decides how little
     reach = float(students_t.ppf((1 + LEVEL) / 2, min(len(a), len(b)) - 1)) * error
-    return Slowdown(exp(change) - 1, exp(change - reach) - 1, exp(change + reach) - 1)
+    return Slowdown(exp(change) - 1, exp(change - reach) - 1, exp(change + reach) - 1, by_processor)
 
 
-def turns(contestant: Contestant, pictures: int, relative: bool) -> Times:
+def turns(contestant: Contestant, pictures: int, relative: bool, by_processor: bool = False) -> Times:
     """The low end of each turn that counts, in seconds or in yardsticks; at most (turns,)."""
-    seconds = np.asarray(contestant.latency[PROMPT_TO_PNG].samples)
+    samples = contestant.processor if by_processor else contestant.latency[PROMPT_TO_PNG].samples
+    seconds = np.asarray(samples)
     yardstick = contestant.yardstick
     units = np.asarray(yardstick.samples) if relative and yardstick is not None else np.ones(len(seconds))
-    quiet = np.asarray(contestant.others or (0.0,) * len(seconds)) <= MOST_OTHERS
+    disturbed = np.asarray(contestant.others or (0.0,) * len(seconds)) > MOST_OTHERS
     found = []
     for start in range(0, len(seconds), pictures):
-        kept = quiet[start : start + pictures]
+        turn = slice(start, start + pictures)
+        kept = np.ones(len(seconds[turn]), bool) if by_processor else ~disturbed[turn]
         if kept.sum() >= min(pictures, FEWEST_PICTURES):
-            low_ends = (np.quantile(of[start : start + pictures][kept], QUANTILE) for of in (seconds, units))
-            found.append(next(low_ends) / next(low_ends))
+            seconds_low, units_low = (np.quantile(of[turn][kept], QUANTILE) for of in (seconds, units))
+            found.append(seconds_low / units_low)
     return np.asarray(found, np.float64)
 
 

@@ -42,6 +42,7 @@ def recorded(seed: int, factor: float = 1.0, noise: float = 0.03, drift: float =
         "environment": Environment(python="3"),
         "latency": {"prompt to PNG bytes": timing(list(pictures))},
         "yardstick": timing(list(yardstick)),
+        "processor": tuple(1.8 * pictures),
         "parts": {"unet": 0.8 * factor, "vae_decoder": 0.1},
         "memory": Memory(rss=10**9),
         "accuracy": accuracy(60.0),
@@ -149,8 +150,19 @@ def test_pictures_that_others_disturbed_do_not_count(seed: int, longer: float) -
     assert failing(recorded(1), alone, max_slowdown=0.05) != [] or longer < 1.3
 
 
+def test_where_others_disturbed_all_of_them_processor_time_decides() -> None:
+    """By the clock everything took three times as long, for others had the cores; the work itself did not grow."""
+    every = (1.0,) * (TURNS * PICTURES)
+    now = recorded(2)
+    slow = {"latency": {"prompt to PNG bytes": timing([3 * s for s in now.latency["prompt to PNG bytes"].samples])}}
+    assert failing(recorded(1), msgspec.structs.replace(now, others=every, **slow), max_slowdown=0.05) == []
+    now = recorded(2, factor=1.1, others=every)
+    [words] = failing(recorded(1), now, max_slowdown=0.05)
+    assert "by processor time, as others disturbed the clock" in words
+
+
 def test_where_no_picture_was_undisturbed_nothing_is_decided() -> None:
-    now = recorded(2, factor=1.5, others=(1.0,) * (TURNS * PICTURES))
+    now = recorded(2, factor=1.5, others=(1.0,) * (TURNS * PICTURES), processor=())
     [finding] = judge(results(recorded(1)), results(now), Limits(max_slowdown=0.05))
     assert not finding.failed
     assert finding.in_doubt
