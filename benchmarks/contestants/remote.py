@@ -78,16 +78,9 @@ class Remote:
         """The answer to the first order that has none yet; raises as `ask`."""
         if self._stream.closed:
             raise Refused("its process was stopped")
-        line = self._line(time.monotonic() + max(within, 0.0))
-        if line is None:
-            self._kill()
-            self.close()
-            raise Refused(f"it took longer than the {within:.0f} s that were left for it")
-        if not line.endswith(b"\n"):
-            code = self._process.wait()
-            self.close()
-            raise Refused(f"its process ended with {_ending(code)}: {last_words(self.log)}")
-        answer = json.loads(line)
+        until = time.monotonic() + max(within, 0.0)
+        while (answer := self._answer(until, within)) is None:
+            pass
         if "error" in answer:
             raise Refused(answer["error"])
         return answer["found"]
@@ -109,6 +102,23 @@ class Remote:
             self._process.wait()
             self._process.stdout.close()
             self._stream.close()
+
+    def _answer(self, until: float, within: float) -> dict[str, Any] | None:
+        """The next line; None where it is no answer but what a library prints when it is imported."""
+        line = self._line(until)
+        if line is None:
+            self._kill()
+            self.close()
+            raise Refused(f"it took longer than the {within:.0f} s that were left for it")
+        if not line.endswith(b"\n"):
+            code = self._process.wait()
+            self.close()
+            raise Refused(f"its process ended with {_ending(code)}: {last_words(self.log)}")
+        try:
+            answer = json.loads(line)
+        except ValueError:
+            return None
+        return answer if isinstance(answer, dict) and answer.keys() & {"found", "error"} else None
 
     def _kill(self) -> None:
         """End whatever is left of the group."""

@@ -39,6 +39,11 @@ class Stretch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     megahertz: tuple[float, ...] = ()
     gpu_megahertz: tuple[float, ...] = ()
 
+    @property
+    def others_cores(self) -> float:
+        """Cores' worth of time that others took."""
+        return round(self.others / self.seconds, 3) if self.seconds else 0.0
+
 
 @dataclass(frozen=True)
 class _Counters:
@@ -78,7 +83,7 @@ def summed(stretches: Sequence[Stretch], spreads: dict[str, float]) -> Condition
     seconds = sum(stretch.seconds for stretch in stretches)
     others = sum(stretch.others for stretch in stretches) / seconds if seconds else 0.0
     # a share of less than a second is a matter of the counter's ticks, of 10 ms each
-    worst = max((stretch.others / stretch.seconds for stretch in stretches if stretch.seconds >= 1), default=others)
+    worst = max((stretch.others_cores for stretch in stretches if stretch.seconds >= 1), default=others)
     swapped = sum(stretch.swapped for stretch in stretches)
     throttled = sum(stretch.throttled for stretch in stretches)
     return Conditions(
@@ -121,6 +126,15 @@ def own_cores(pid: int) -> float:
     except OSError:
         return 0.0
     return sum(map(int, fields[11:15])) / _TICK  # utime, stime, cutime, cstime
+
+
+def thread_seconds(pid: int) -> float:
+    """Seconds of one core that the threads of a process have taken, to the nanosecond where Linux keeps them so."""
+    try:
+        told = [file.read_text(encoding="ascii") for file in Path(f"/proc/{pid}/task").glob("*/schedstat")]
+        return sum(int(line.split()[0]) for line in told) / 1e9
+    except (OSError, ValueError, IndexError):  # a thread that ended meanwhile, or no such counters
+        return own_cores(pid)
 
 
 def _seconds_of(own: Sequence[int]) -> float:

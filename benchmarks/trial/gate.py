@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 from latentrt.engines.errors import InputError
 
+from .conditions import MOST_OTHERS
 from .journal import unlike
 from .results import Contestant, Machine, Metric, Results, Settings
-from .slowdown import Slowdown, slowdown
+from .slowdown import Slowdown, slowdown, told
 
 OURS = "latentrt"  # the contestants that a gate is for; peers are not ours to hold
 # how much was measured, and of whom, does not change what a figure means; the bundle is what may have changed
@@ -62,9 +63,9 @@ def check_baseline(baseline: Results, settings: Settings, here: Machine, yardsti
     Raises:
         InputError: the baseline is of another model, other settings, other contestants or another machine.
     """
-    told = unlike(baseline.settings, settings, but=_FREE)
-    if told:
-        raise InputError(f"the baseline is of other settings: {'; '.join(told)}. Give those, or measure it again")
+    asked = unlike(baseline.settings, settings, but=_FREE)
+    if asked:
+        raise InputError(f"the baseline is of other settings: {'; '.join(asked)}. Give those, or measure it again")
     there, ours = _ours(baseline.contestants), _ours(settings.contestants)
     missing = sorted(there ^ ours)
     if missing:
@@ -129,15 +130,20 @@ def _accuracy(name: str, contestant: Contestant, limits: Limits) -> Iterator[Fin
         yield Finding(f"{words}, limit {shown.format(least).partition(' ')[2]}", worst < least)
 
 
-def _slowdown(name: str, shares: Slowdown, limits: Limits, where: str) -> Iterator[Finding]:
+def _slowdown(name: str, shares: Slowdown | None, limits: Limits, where: str) -> Iterator[Finding]:
     most = limits.max_slowdown
     if most is None:
         return
+    if shares is None:
+        quiet = f"too few pictures were drawn while others took less than {MOST_OTHERS} of a core"
+        words = f"{name}'s slowdown is undecided: {quiet}, here or in the baseline, and no processor time was told"
+        yield Finding(words, failed=False, in_doubt=True)
+        return
     slower = shares.share > most
     beyond = "beyond the noise of both runs" if shares.beyond_noise else "within the noise of both runs"
-    change = f"{abs(shares.share):.1%} {'slower' if shares.share > 0 else 'faster'}"
     sure = f"95 % interval {shares.low:+.1%} to {shares.high:+.1%}"
-    words = f"{name} is {change} than the baseline ({sure}), limit {most:.1%}"
+    by = " by processor time, as others disturbed the clock," if shares.by_processor else ""
+    words = f"{name} is{by} {told(shares.share)} than the baseline ({sure}), limit {most:.1%}"
     yield Finding(
         f"{words}: {beyond}{where}" if slower else words,
         failed=slower and shares.beyond_noise,

@@ -160,8 +160,10 @@ class Contestant(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         latency: warm, of a whole picture, by scope.
         components: warm, of one call of each network.
         parts: seconds of one picture that its calls of each network take.
-        yardstick: of a fixed piece of work beside each picture of `latency`, in the same order: what the machine could
-            do at the time.
+        yardstick: of a fixed piece of work beside each picture of `latency`, in the same order: what a core could do at
+            the time.
+        others: cores' worth of time that other processes took while each of these was drawn.
+        processor: seconds of one core that the contestant itself took for each of these.
         inside: share of "prompt to PNG bytes" that is spent inside networks.
         files: bytes of the model as this contestant has it on disk.
         quality: figures of the pictures themselves, such as "adherence" (a share) or "CLIP score".
@@ -177,6 +179,8 @@ class Contestant(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     components: dict[str, Timing] = {}
     parts: dict[str, float] = {}
     yardstick: Timing | None = None
+    others: tuple[float, ...] = ()
+    processor: tuple[float, ...] = ()
     inside: float | None = None
     batches: tuple[Point, ...] = ()
     concurrency: tuple[Point, ...] = ()

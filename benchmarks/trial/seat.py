@@ -8,7 +8,7 @@ from typing import Any
 
 from latentrt.benchmarks.contestants.remote import Refused
 
-from .conditions import Watch
+from .conditions import Watch, thread_seconds
 from .contender import Contender, Equipped, Process
 from .inputs import Inputs
 from .journal import Declined, Journal, Measured
@@ -118,10 +118,12 @@ class Seat:
 
     def _picture(self, turn: int, task: Task) -> Any:
         """One that counts, between two looks at what the machine can do."""
-        before = self._yardstick.seconds()
+        assert self._process is not None
         number = turn * self._inputs.settings.pictures + task.index
+        before, taken = self._yardstick.seconds(), thread_seconds(self._process.pid)
         found = self._ask(do="draw", **self._inputs.picture(number))
-        return {**found, "yardstick": [before, self._yardstick.seconds()]}
+        taken = thread_seconds(self._process.pid) - taken
+        return {**found, "processor": taken, "yardstick": [before, self._yardstick.seconds()]}
 
     def _component(self, turn: int, task: Task) -> Any:
         calls = WARMING_CALLS + self._inputs.settings.calls

@@ -118,6 +118,8 @@ class _Gathered:
             components={name: timing(samples) for name, samples in self._components()},
             parts=_parts(pictures),
             yardstick=timing([sum(found["yardstick"]) / 2 for found in pictures]) if pictures else None,
+            others=tuple(line.stretch.others_cores for line in self._of(PICTURE) if line.stretch is not None),
+            processor=tuple(found["processor"] for found in pictures),
             inside=_inside(pictures),
             batches=tuple(self._curve(BATCH)),
             concurrency=tuple(self._curve(CLIENTS)),

@@ -22,7 +22,7 @@ from latentrt.benchmarks.trial.results import (
     Settings,
     Spread,
 )
-from latentrt.benchmarks.trial.slowdown import slowdown
+from latentrt.benchmarks.trial.slowdown import Slowdown, slowdown
 from latentrt.benchmarks.trial.statistics import timing
 from latentrt.engines.errors import InputError
 
@@ -42,6 +42,7 @@ def recorded(seed: int, factor: float = 1.0, noise: float = 0.03, drift: float =
         "environment": Environment(python="3"),
         "latency": {"prompt to PNG bytes": timing(list(pictures))},
         "yardstick": timing(list(yardstick)),
+        "processor": tuple(1.8 * pictures),
         "parts": {"unet": 0.8 * factor, "vae_decoder": 0.1},
         "memory": Memory(rss=10**9),
         "accuracy": accuracy(60.0),
@@ -100,13 +101,21 @@ def test_a_tenth_slower_fails_and_says_so(first: int, second: int) -> None:
     assert "its unet by +10.0%" in words
 
 
+def shares(
+    before: Contestant, now: Contestant, pictures: tuple[int, int] = (PICTURES, PICTURES), relative: bool = True
+) -> Slowdown:
+    found = slowdown(before, now, pictures, relative)
+    assert found is not None
+    return found
+
+
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 10**6), st.floats(0.5, 2.0), st.floats(1.0, 1.5))
 def test_more_time_is_never_less_of_a_slowdown(seed: int, factor: float, more: float) -> None:
     pictures = (PICTURES, PICTURES)
-    less = slowdown(recorded(1), recorded(seed, factor), pictures, relative=True)
-    worse = slowdown(recorded(1), recorded(seed, factor * more), pictures, relative=True)
-    assert less.low <= less.share <= less.high or less.low <= less.high
+    less = shares(recorded(1), recorded(seed, factor), pictures)
+    worse = shares(recorded(1), recorded(seed, factor * more), pictures)
+    assert less.low <= less.share <= less.high
     assert worse.share >= less.share - 1e-9
     assert worse.low >= less.low - 1e-9
 
@@ -121,8 +130,43 @@ def test_without_a_yardstick_in_common_a_drift_counts() -> None:
         latency={"prompt to PNG bytes": timing(scaled)},
         yardstick=timing([1.2 * seconds for seconds in now.yardstick.samples]),
     )
-    assert slowdown(before, now, (PICTURES, PICTURES), relative=True).share == pytest.approx(0, abs=0.02)
-    assert slowdown(before, now, (PICTURES, PICTURES), relative=False).share == pytest.approx(0.2, abs=0.03)
+    assert shares(before, now).share == pytest.approx(0, abs=0.02)
+    assert shares(before, now, relative=False).share == pytest.approx(0.2, abs=0.03)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10**6), st.floats(1.2, 3.0))
+def test_pictures_that_others_disturbed_do_not_count(seed: int, longer: float) -> None:
+    """Two of three are drawn while others take a core, and take much longer: what is left decides."""
+    generator = np.random.default_rng(seed)
+    now = recorded(seed)
+    samples = np.array(now.latency["prompt to PNG bytes"].samples)
+    disturbed = np.arange(len(samples)) % 3 > 0
+    samples[disturbed] *= longer
+    others = np.where(disturbed, 0.2 + generator.random(len(samples)), 0.0)
+    words = {"latency": {"prompt to PNG bytes": timing(list(samples))}, "others": tuple(others)}
+    assert failing(recorded(1), msgspec.structs.replace(now, **words), max_slowdown=0.05) == []
+    alone = msgspec.structs.replace(now, **words | {"others": ()})
+    assert failing(recorded(1), alone, max_slowdown=0.05) != [] or longer < 1.3
+
+
+def test_where_others_disturbed_all_of_them_processor_time_decides() -> None:
+    """By the clock everything took three times as long, for others had the cores; the work itself did not grow."""
+    every = (1.0,) * (TURNS * PICTURES)
+    now = recorded(2)
+    slow = {"latency": {"prompt to PNG bytes": timing([3 * s for s in now.latency["prompt to PNG bytes"].samples])}}
+    assert failing(recorded(1), msgspec.structs.replace(now, others=every, **slow), max_slowdown=0.05) == []
+    now = recorded(2, factor=1.1, others=every)
+    [words] = failing(recorded(1), now, max_slowdown=0.05)
+    assert "by processor time, as others disturbed the clock" in words
+
+
+def test_where_no_picture_was_undisturbed_nothing_is_decided() -> None:
+    now = recorded(2, factor=1.5, others=(1.0,) * (TURNS * PICTURES), processor=())
+    [finding] = judge(results(recorded(1)), results(now), Limits(max_slowdown=0.05))
+    assert not finding.failed
+    assert finding.in_doubt
+    assert "undecided: too few pictures were drawn while others took less than 0.15 of a core" in finding.words
 
 
 def test_what_noise_explains_is_said_but_does_not_fail() -> None:

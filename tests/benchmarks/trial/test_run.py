@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from latentrt.benchmarks.trial import lock
 from latentrt.benchmarks.trial.contender import Contender
 from latentrt.benchmarks.trial.journal import NAME as JOURNAL
 from latentrt.benchmarks.trial.journal import Measured, read_journal
@@ -34,22 +34,14 @@ ALONE = """
 import sys
 from pathlib import Path
 from support.formula import contender, small
-from latentrt.benchmarks.trial import lock
 from latentrt.benchmarks.trial.measure import measure
 from latentrt.benchmarks.trial.progress import Silent
 from latentrt.engines.bundle import Bundle
 bundle, folder, sleep = Path(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3])
-lock.NAME = sys.argv[4]
 contenders = [contender("torch", sleep=sleep), contender("latentrt", sleep=sleep, error=1e-3)]
 settings = small("torch", "latentrt", pictures=3, batches=(2,), cold_starts=1)
 measure(Bundle.open(bundle), settings, contenders, folder, Silent())
 """
-
-
-@pytest.fixture(autouse=True)
-def _own_lock(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A bench that somebody runs meanwhile is no matter for a test."""
-    monkeypatch.setattr(lock, "NAME", f"latentrt-bench-test-{tmp_path.name}-{os.getpid()}.lock")
 
 
 class Listener(Silent):
@@ -72,9 +64,11 @@ def trial(bundle: Path, folder: Path, settings: Settings, *contenders: Contender
 
 
 def alone(bundle: Path, folder: Path, sleep: float) -> subprocess.Popen[bytes]:
-    words = [sys.executable, "-c", ALONE, str(bundle), str(folder), str(sleep), lock.NAME]
+    words = [sys.executable, "-c", ALONE, str(bundle), str(folder), str(sleep)]
     paths = os.pathsep.join([str(Path(__file__).resolve().parents[2]), os.environ.get("PYTHONPATH", "")])
-    return subprocess.Popen(words, env=os.environ | {"PYTHONPATH": paths}, start_new_session=True)
+    return subprocess.Popen(
+        words, env=os.environ | {"PYTHONPATH": paths, "TMPDIR": tempfile.gettempdir()}, start_new_session=True
+    )
 
 
 def measured(folder: Path) -> list[Measured]:
