@@ -21,16 +21,16 @@ from latentrt.engines.backend import get_backend
 from latentrt.engines.bundle import Bundle, sha256
 from latentrt.engines.manifest import OWN_DECODER, VAE_ENCODER, decoder_component
 from latentrt.export.demo.config import CHECKPOINT
-from latentrt.export.demo.scenes import Scene, draw, held_out_scenes, plain_caption, random_scene
+from latentrt.export.demo.scenes import Scene, draw, plain_caption, random_scene
 from latentrt.export.export import export_bundle
 from latentrt.runtime.pipeline import Pipeline
 from latentrt.runtime.request import Request
 
 from .machine import write_result
-from .scene_checker import Sighting, look
+from .quality import adherence as quality
+from .quality.adherence import GUIDANCE, SAMPLER, STEPS, held_out
 
 VAES = {name: CHECKPOINT / f"demo-vae-{name}.safetensors" for name in ("ft-ema", "ft-mse")}
-GUIDANCE, STEPS, SAMPLER = 3.0, 20, "dpmpp_2m"
 AT_ONCE = 8  # requests in the loop together
 UNSEEN_SCENES = 500
 UNSEEN_SEED = 987_654_321  # no seed of the training
@@ -67,23 +67,10 @@ def checkpoint_hashes() -> dict[str, str]:
 
 def adherence(bundle: Path, guidance_scale: float, limit: int | None = None) -> dict[str, Any]:
     """The share of held-out captions whose picture shows what they ask, and the share by each of its facts."""
-    scenes = held_out_scenes()
-    if limit is not None:
-        scenes = scenes[:: len(scenes) // limit][:limit]  # evenly over shapes, colours and sizes
-    pictures = _pictures(bundle, scenes, guidance_scale)
-    found = [_facts(scene, look(np.asarray(picture))) for scene, picture in zip(scenes, pictures, strict=True)]
-    shares = {fact: round(float(np.mean([f[fact] for f in found])), 4) for fact in found[0]}
-    return {"captions": len(scenes), **shares}
-
-
-def _facts(scene: Scene, seen: Sighting) -> dict[str, bool]:
-    thing = scene.things[0]
-    facts = {
-        "background": seen.background == scene.background,
-        "shape": seen.shape == thing.shape,
-        "colour": seen.colour == thing.colour,
-    }
-    return {"all": all(facts.values()), **facts}
+    scenes = held_out(limit)
+    pictures = (np.asarray(picture) for picture in _pictures(bundle, scenes, guidance_scale))
+    shares = quality.adherence(pictures, scenes)
+    return {"captions": len(scenes), **{fact: round(share, 4) for fact, share in shares.items()}}
 
 
 def _pictures(bundle: Path, scenes: Sequence[Scene], guidance_scale: float) -> Iterable[Image.Image]:

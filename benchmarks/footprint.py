@@ -13,6 +13,7 @@ from typing import Any
 
 from rich.console import Console
 
+from .installed import folder_bytes, installed_in
 from .machine import write_result
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -41,19 +42,15 @@ def _measure(folder: Path, packages: list[str]) -> dict[str, Any]:
     target = folder / "site-packages"
     install = ["install", "--quiet", "--target", str(target), "--constraint", str(CONSTRAINTS), "--no-compile"]
     subprocess.run([sys.executable, "-m", "pip", *install, *packages], check=True)
-    sizes = {entry.name: _bytes(entry) for entry in target.iterdir()}
+    versions = installed_in(target).versions
+    sizes = {entry.name: folder_bytes(entry) for entry in target.iterdir()}
     largest = sorted(sizes, key=lambda name: -sizes[name])[:_LARGEST]
     return {
-        "torch": next((file.stem.split("-")[1] for file in target.glob("torch-*.dist-info")), None),
+        "torch": versions.get("torch"),
         "MB": round(sum(sizes.values()) / 1e6),
-        "packages": len(list(target.glob("*.dist-info"))),
+        "packages": len(versions),
         "largest, MB": {name: round(sizes[name] / 1e6, 1) for name in largest},
     }
-
-
-def _bytes(entry: Path) -> int:
-    files = [entry] if entry.is_file() else [file for file in entry.rglob("*") if file.is_file()]
-    return sum(file.stat().st_size for file in files if not file.is_symlink())
 
 
 if __name__ == "__main__":

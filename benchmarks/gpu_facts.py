@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from .gpu_remote import environment
+from .gpu_libraries import environment
 
 _PLACES = ("/usr", "/opt", "/lib", "/usr/local")
 _PROVIDERS = "import onnxruntime as ort; print(ort.__version__, *ort.get_available_providers())"

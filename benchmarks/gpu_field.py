@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -10,8 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from .contestants.remote import Refused, Remote
 from .gpu_contestants import ENTRIES, Entry
-from .gpu_remote import Refused, Remote
+from .gpu_libraries import environment
 
 Left = Callable[[], float]  # seconds
 _PICTURES = 3  # after one that does not count
@@ -137,7 +139,8 @@ class Field:
                 remote.close()
 
     def _started(self, name: str) -> Remote:
-        remote = Remote(self._logs / f"{name}.log")
+        command = [sys.executable, "-m", "latentrt.benchmarks.gpu_worker"]
+        remote = Remote(command, self._logs / f"{name}.log", environment())
         remote.send(contestant=name, device=self._device, size=self._size, bundle=str(self._bundle))
         return remote
 

@@ -6,16 +6,14 @@ It reads orders from standard input, a JSON object a line, and answers each with
 
 from __future__ import annotations
 
-import json
-import os
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from latentrt.engines.process_memory import peak_bytes
 
+from .contestants.workers.protocol import answer_orders
 from .gpu_contestants import ENTRIES, Contestant, EngineContestant, recorded
 
 _WARMING = 3  # calls before those that count
@@ -23,19 +21,16 @@ _WARMING = 3  # calls before those that count
 
 def main() -> None:
     """Serve the contestant that the first order names, until the input ends."""
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
     served: _Served | None = None
-    for line in sys.stdin:
-        order = json.loads(line)
-        try:
-            if served is None:
-                served = _Served(**order)
-                _say(answers, {"found": served.opened})
-            else:
-                _say(answers, {"found": served.orders[order.pop("do")](**order)})
-        except Exception as error:  # whatever a library raises is what the table says
-            _say(answers, {"error": _one_line(error)})
+
+    def found(order: dict[str, Any]) -> Any:
+        nonlocal served
+        if served is None:
+            served = _Served(**order)
+            return served.opened
+        return served.orders[order.pop("do")](**order)
+
+    answer_orders(found)
 
 
 class _Served:
@@ -94,16 +89,6 @@ def _made(name: str, device: str, size: str, bundle: Path) -> Contestant:
     from .random_model import SIZES  # noqa: PLC0415
 
     return TorchContestant(entry, SIZES[size], device)
-
-
-def _one_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines() or [""]
-    return f"{type(error).__name__}: {lines[0]}"[:400]
-
-
-def _say(answers: TextIO, answer: dict[str, Any]) -> None:
-    answers.write(json.dumps(answer) + "\n")
-    answers.flush()
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ _PACKAGES = ("numpy", "onnxruntime", "openvino", "torch", "diffusers", "transfor
 def machine() -> dict[str, Any]:
     """Processor, cores, memory, Python and package versions."""
     return {
-        "processor": _processor(),
+        "processor": processor(),
         "cores": os.cpu_count(),
         "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1),
         "system": f"{platform.system()} {platform.machine()}",
@@ -49,7 +49,8 @@ def write_result(name: str, figures: dict[str, Any], protocol: str, folder: Path
     return target
 
 
-def _processor() -> str:
+def processor() -> str:
+    """The processor's model, as Linux names it."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

@@ -1,1 +1,3 @@
-"""A trial's results for a reader: Markdown, and one HTML file that opens from disk."""
+"""From a trial's results to a report in Markdown and one in HTML."""
+
+from .write import write_report as write_report

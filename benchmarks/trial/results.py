@@ -14,9 +14,9 @@ from latentrt.engines.atomic import new_file
 from latentrt.engines.errors import InputError
 
 VERSION = 1
-PROMPT_TO_PNG = "prompt to PNG bytes"
-DENOISE_DECODE = "denoise+decode"
 Scope = Literal["prompt to PNG bytes", "denoise+decode"]
+PROMPT_TO_PNG: Scope = "prompt to PNG bytes"
+DENOISE_DECODE: Scope = "denoise+decode"
 Metric = Literal["max abs", "relative L2", "cosine", "PSNR, dB", "SSIM"]
 MOST_PSNR = 200.0  # dB, of equal arrays: JSON has no infinity
 
@@ -26,6 +26,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     Attributes:
         bundle: SHA-256 of the bundle's manifest.
+        model: SHA-256 of the checkpoint that the bundle was exported from, where the bundle tells.
         source: SHA-256 of the checkpoint that the peers run, where there is one.
         contestants: names, in the order in which they take turns first.
         prompts: of the pictures, in turn.
@@ -41,6 +42,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """
 
     bundle: str
+    model: str | None = None
     source: str | None = None
     contestants: tuple[str, ...]
     prompts: tuple[str, ...]
@@ -134,7 +136,8 @@ class Conditions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         worst_others: the same, in the worst turn.
         swapped: bytes that went to or came from swap.
         throttled: times that a core said it was too hot.
-        megahertz: least and greatest clock that was seen, where the system tells.
+        megahertz: least and greatest clock of a core that was seen, where the system tells.
+        gpu_megahertz: the same of a GPU.
         noisy: what makes the figures doubtful, in words; empty for a quiet run.
     """
 
@@ -143,6 +146,7 @@ class Conditions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     swapped: int = 0
     throttled: int = 0
     megahertz: tuple[float, float] | None = None
+    gpu_megahertz: tuple[float, float] | None = None
     noisy: tuple[str, ...] = ()
 
 
@@ -155,6 +159,11 @@ class Contestant(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         cold_start: process start -> first picture.
         latency: warm, of a whole picture, by scope.
         components: warm, of one call of each network.
+        parts: seconds of one picture that its calls of each network take.
+        yardstick: of a fixed piece of work beside each picture of `latency`, in the same order: what a core could do at
+            the time.
+        others: cores' worth of time that other processes took while each of these was drawn.
+        processor: seconds of one core that the contestant itself took for each of these.
         inside: share of "prompt to PNG bytes" that is spent inside networks.
         files: bytes of the model as this contestant has it on disk.
         quality: figures of the pictures themselves, such as "adherence" (a share) or "CLIP score".
@@ -168,6 +177,10 @@ class Contestant(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     cold_start: Timing | None = None
     latency: dict[Scope, Timing] = {}
     components: dict[str, Timing] = {}
+    parts: dict[str, float] = {}
+    yardstick: Timing | None = None
+    others: tuple[float, ...] = ()
+    processor: tuple[float, ...] = ()
     inside: float | None = None
     batches: tuple[Point, ...] = ()
     concurrency: tuple[Point, ...] = ()
@@ -189,7 +202,7 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     driver: str | None = None
 
 
-class Results(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+class Results(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One trial.
 
     Attributes:
@@ -197,6 +210,8 @@ class Results(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         started: UTC, ISO 8601.
         seconds: that it took, pauses left out.
         latentrt: the version.
+        yardstick: the fixed piece of work beside the pictures, and what it ran on; where two trials agree in it, their
+            times compare relative to it.
         floor: the contestant, such as "torch-bf16", whose distance to the reference is the noise floor.
         pictures: by contestant, the files of its pictures beside the results, one for each prompt.
     """
@@ -209,6 +224,7 @@ class Results(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     conditions: Conditions
     settings: Settings
     contestants: dict[str, Contestant]
+    yardstick: str | None = None
     floor: str | None = None
     pictures: dict[str, tuple[str, ...]] = {}
 

@@ -1,4 +1,4 @@
-"""The `latentrt` command: `commands/making.py` and `commands/using.py` have the words of each subcommand."""
+"""The `latentrt` command: `commands/making.py`, `using.py` and `measuring.py` have the words of each subcommand."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from . import __version__
-from .commands import making, using
+from .commands import making, measuring, using
 from .commands.guard import guarded, show_warning
 
 app = typer.Typer(
@@ -55,6 +55,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     using.generate,
     making.import_embedding,
     using.inspect,
+    measuring.bench,
 )
 for command in COMMANDS:
     app.command()(command)

@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
+from latentrt.benchmarks.contestants.remote import Refused, Remote
 from latentrt.benchmarks.engines_gpu import main
-from latentrt.benchmarks.gpu_remote import Refused, Remote
+from latentrt.benchmarks.gpu_libraries import environment
 from latentrt.benchmarks.random_model import SIZES, unet_teraflop, write_random_bundle
-from latentrt.benchmarks.readme import engines_gpu_table
+from latentrt.benchmarks.readme_tables import engines_gpu_table
 from latentrt.engines.bundle import Bundle
 from latentrt.engines.golden import golden_cases
 
@@ -65,7 +66,7 @@ def test_every_contestant_is_timed_compared_and_draws(
 
 @pytest.mark.full
 def test_what_cannot_run_is_named_with_its_reason(bundle: Path, tmp_path: Path) -> None:
-    remote = Remote(tmp_path / "log")
+    remote = Remote([sys.executable, "-m", "latentrt.benchmarks.gpu_worker"], tmp_path / "log", environment())
     with pytest.raises(Refused, match=r"BundleError: there is no bundle at .*nowhere"):
         remote.ask(60, contestant="onnxruntime fp32", device="cpu", size="tiny", bundle=str(tmp_path / "nowhere"))
     with pytest.raises(Refused, match=r"longer than the 0 s that were left"):

@@ -15,11 +15,13 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, TextIO
+from queue import Queue
+from typing import Any
 
 import numpy as np
 
@@ -33,7 +35,8 @@ class Asked:
     Attributes:
         prompts: one for each picture.
         seeds: of the noise, where a contestant draws its own.
-        latents: (n, 4, height / 8, width / 8) float32 unit noise to start from; None leaves it to the seeds.
+        latents: (n, 4, height / 8, width / 8) float32 unit noise to start from; None leaves it to the seeds: the noise
+            is then what torch's CPU generator draws from each, or the contestant's own.
         sampler: "euler", "ddim" or "dpmpp_2m"; each contestant knows its own name for it.
         steps: whether the latents after each step are wanted, which may take time.
     """
@@ -58,7 +61,9 @@ class Drawn:
         images: (n, height, width, 3) uint8.
         latents: (n, 4, height / 8, width / 8) float32, final, as the decoder gets them but for its scaling factor;
             None where the contestant does not give them.
-        steps: (num_inference_steps, n, 4, ...) float32, after each step; None where it does not give them.
+        steps: (num_inference_steps, n, 4, ...) float32, after each step, as diffusers' scheduler of this sampler gives
+            them back: unit-variance for ddim and dpmpp_2m, variance-exploding for euler. The last is `latents`. None
+            where it does not give them.
     """
 
     images: Array
@@ -88,11 +93,12 @@ class Contestant(ABC):
 
     packages: tuple[str, ...] = ()  # whose versions are told
     takes_latents = True  # whether pictures start from noise that it is given
+    torch_noise = True  # whether the noise that it draws from a seed is that of torch's CPU generator
     components: tuple[str, ...] = ()  # of text_encoder, unet, vae_decoder: those that `component` calls
 
     def __init__(self) -> None:
         self.clock = Clock()
-        self._one_at_a_time = threading.Lock()
+        self.notes: list[str] = []  # what a reader of its figures should know, a line each
 
     def prepare(self, source: Path, target: Path, options: dict[str, Any]) -> None:  # noqa: B027 - most need nothing
         """Convert the weights at `source` to the form this contestant opens, in the new folder `target`."""
@@ -115,47 +121,55 @@ class Contestant(ABC):
     def load(self, ask: list[Asked], clients: int) -> list[float]:
         """Draw single pictures for so many clients, each asking again when it is answered; seconds of each picture.
 
-        One picture at a time, the others waiting, unless a contestant can do better.
+        One picture at a time, first come, first served, unless a contestant can do better. They are drawn in the
+        calling thread, as all others are: libraries keep threads for each one that calls them.
         """
-        waiting, seconds = iter(ask), []
-        guard = threading.Lock()
+        line: Queue[tuple[Asked, Future[Array]] | None] = Queue()
 
-        def client() -> None:
-            while True:
-                with guard:
-                    asked = next(waiting, None)
-                if asked is None:
-                    return
-                started = time.perf_counter()
-                with self._one_at_a_time:
-                    png(self.draw(asked).images[0])
-                seconds.append(time.perf_counter() - started)
+        def draw(asked: Asked) -> None:
+            drawn: Future[Array] = Future()
+            line.put((asked, drawn))
+            png(drawn.result())
 
-        in_threads([client] * clients)
-        return seconds
+        with ThreadPoolExecutor(1) as pool:
+            seconds = pool.submit(by_clients, draw, ask, clients)
+            seconds.add_done_callback(lambda _: line.put(None))
+            while (first := line.get()) is not None:
+                asked, drawn = first
+                try:
+                    drawn.set_result(self.draw(asked).images[0])
+                except Exception as error:
+                    drawn.set_exception(error)
+        return seconds.result()
+
+    def files(self, model: Path) -> int:
+        """Bytes on disk of the model that was opened."""
+        return sum(file.stat().st_size for file in model.rglob("*") if file.is_file())
 
     def gpu_peak(self) -> int | None:
         """Bytes of the GPU that were taken at most; None where it runs on the CPU or does not know."""
         return None
 
 
-def in_threads(jobs: list[Callable[[], None]]) -> None:
-    """Run jobs side by side to their end; raises what the first of them raised."""
-    errors: list[BaseException] = []
+def by_clients(draw: Callable[[Asked], None], ask: list[Asked], clients: int) -> list[float]:
+    """Let so many threads take what is asked in turn; seconds of each. Raises what the first of them raised."""
+    waiting, guard = iter(ask), threading.Lock()
+    seconds: list[float] = []
 
-    def run(job: Callable[[], None]) -> None:
-        try:
-            job()
-        except BaseException as error:
-            errors.append(error)
+    def client() -> None:
+        while True:
+            with guard:
+                asked = next(waiting, None)
+            if asked is None:
+                return
+            started = time.perf_counter()
+            draw(asked)
+            seconds.append(time.perf_counter() - started)
 
-    threads = [threading.Thread(target=run, args=(job,)) for job in jobs]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if errors:
-        raise errors[0]
+    with ThreadPoolExecutor(clients) as pool:
+        for future in [pool.submit(client) for _ in range(clients)]:
+            future.result()
+    return seconds
 
 
 def png(image: Array) -> bytes:
@@ -168,16 +182,37 @@ def png(image: Array) -> bytes:
 
 
 def serve(contestant: Contestant) -> None:
-    """Answer orders until the input ends."""
+    """Answer a trial's orders until the input ends."""
+    orders = _orders(contestant)
+
+    def found(order: dict[str, Any]) -> Any:
+        name = order.pop("do", None)
+        if name not in orders:
+            raise ValueError(f"there is no order {name!r}; known: {', '.join(orders)}")
+        return orders[name](**order)
+
+    answer_orders(found)
+
+
+def answer_orders(found: Callable[[dict[str, Any]], Any]) -> None:
+    """Answer each order on standard input with what is `found` for it, or with the error in one line."""
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
-    orders = _orders(contestant)
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     for line in sys.stdin:
-        order = json.loads(line)
         try:
-            _say(answers, {"found": orders[order.pop("do")](**order)})
-        except Exception as error:
-            _say(answers, {"error": _one_line(error)})
+            answer = {"found": found(json.loads(line))}
+        except Exception as error:  # whatever a library raises is what the results say
+            answer = {"error": _one_line(error)}
+        answers.write(json.dumps(answer) + "\n")
+        answers.flush()
+
+
+def _end_with(parent: int) -> None:
+    """End when whoever gives orders is no more, in the middle of one too."""
+    while os.getppid() == parent:
+        time.sleep(2)
+    os._exit(1)
 
 
 def _orders(contestant: Contestant) -> dict[str, Callable[..., Any]]:
@@ -187,11 +222,15 @@ def _orders(contestant: Contestant) -> dict[str, Callable[..., Any]]:
     def opened(model: str, options: dict[str, Any]) -> dict[str, Any]:
         started = time.perf_counter()
         contestant.open(Path(model), options)
+        seconds = time.perf_counter() - started
         return {
-            "seconds": time.perf_counter() - started,
+            "seconds": seconds,
             "versions": {name: found for name in contestant.packages if (found := _version(name))},
             "takes latents": contestant.takes_latents,
             "components": list(contestant.components),
+            "torch noise": contestant.torch_noise,
+            "notes": contestant.notes,
+            "files": contestant.files(Path(model)),
         }
 
     def draw(keep: str | None = None, **asked: Any) -> dict[str, Any]:
@@ -268,17 +307,16 @@ def _one_line(error: Exception) -> str:
     return f"{type(error).__name__}: {lines[0]}"[:400]
 
 
-def _say(answers: TextIO, answer: dict[str, Any]) -> None:
-    answers.write(json.dumps(answer) + "\n")
-    answers.flush()
-
-
 @contextmanager
 def counted(clock: Clock, owner: Any, name: str, component: str) -> Iterator[None]:
     """Have the calls of a method counted as a component's while the block lasts."""
+    own = name in vars(owner)  # else its class's
     plain = getattr(owner, name)
     setattr(owner, name, lambda *given, **named: clock.call(component, lambda: plain(*given, **named)))
     try:
         yield
     finally:
-        delattr(owner, name)
+        if own:
+            setattr(owner, name, plain)
+        else:
+            delattr(owner, name)

@@ -1,0 +1,107 @@
+"""The same weights for every contestant: the checkpoint that a bundle was exported from, as each of them opens it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+from latentrt.engines.atomic import new_folder
+from latentrt.engines.bundle import Bundle
+from latentrt.engines.errors import InputError, LatentrtError, OutputError
+
+from .environments import exporter, start
+from .registry import Entry
+from .remote import Refused
+
+_FORM = 1  # of what is written here; another form has another folder
+_SOURCE = "source.sha256"
+
+
+def check_source(bundle: Bundle, source: Path) -> None:
+    """Check that `source` is what the bundle was exported from.
+
+    Raises:
+        InputError: it is another one, or the bundle does not say.
+        CheckpointError: it cannot be read.
+    """
+    from .diffusers_folder import source_of  # noqa: PLC0415 - asks for PyTorch
+
+    source_of(bundle, source)
+
+
+def model_for(
+    entry: Entry,
+    python: Path,
+    bundle: Path,
+    source: Path | None,
+    cache: Path,
+    within: float,
+    report: Callable[[str], None] = print,
+) -> Path:
+    """What a contestant opens: the bundle itself, or the networks in it in the form that the contestant takes.
+
+    Made once and kept in `cache`, by the hash of the checkpoint and by what made it. `python` runs the contestant;
+    `within` bounds, in seconds, what its own exporter may take.
+
+    Raises:
+        InputError: there is no `source`, or it is not what the bundle was exported from.
+        Refused: the checkpoint cannot be converted, and why.
+    """
+    if not entry.needs_source:
+        return bundle
+    opened = Bundle.open(bundle)
+    if source is None:
+        raise InputError(f"{entry.name} runs the checkpoint that {bundle} was exported from: name it with --source")
+    folder = _diffusers_folder(opened, source, cache, report)
+    return folder if entry.exporter is None else _exported(entry, python, folder, cache, within, report)
+
+
+def _diffusers_folder(bundle: Bundle, source: Path, cache: Path, report: Callable[[str], None]) -> Path:
+    """The bundle's networks as diffusers' own folder, float32."""
+    stated = bundle.manifest.provenance
+    facts = [str(_FORM), stated.get(_SOURCE, ""), stated.get("weights", ""), bundle.manifest.default_decoder]
+    folder = cache / "models" / _key(*facts, bundle.manifest.model.prediction_type) / "diffusers"
+    if folder.is_dir():
+        check_source(bundle, source)
+        return folder
+    try:
+        from .diffusers_folder import write_diffusers_folder  # noqa: PLC0415 - asks for PyTorch
+    except ImportError as error:
+        raise Refused(f"the checkpoint is converted by PyTorch: pip install 'latentrt[export]' ({error})") from error
+    report(f"converting {source.name}")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with new_folder(folder) as place:
+            write_diffusers_folder(bundle, source, place)
+    except InputError:
+        raise
+    except (OSError, LatentrtError) as error:
+        raise Refused(f"{source} cannot be converted: {error}") from error
+    return folder
+
+
+def _exported(
+    entry: Entry, python: Path, folder: Path, cache: Path, within: float, report: Callable[[str], None]
+) -> Path:
+    """What the contestant's own exporter makes of a diffusers folder, in an environment with that exporter."""
+    if entry.exporter != entry.environment:
+        python = exporter(entry, cache, report)
+    target = folder.parent / f"{entry.environment}-{_key(str(python))}"
+    if target.is_dir():
+        return target
+    report(f"converting the model for {entry.name}")
+    try:
+        with new_folder(target) as place:
+            remote = start(entry, python, folder.parent / f"{target.name}.log")
+            try:
+                remote.ask(within, do="prepare", source=str(folder), target=str(place), options=entry.options)
+            finally:
+                remote.close()
+    except OutputError as error:
+        raise Refused(str(error)) from error
+    return target
+
+
+def _key(*facts: str) -> str:
+    return hashlib.sha256("\n".join(facts).encode()).hexdigest()[:16]
