@@ -60,7 +60,8 @@ def choose(bundle: Bundle, wanted: Wanted) -> tuple[Wanted, str]:
     Raises:
         EngineError: there is none; it says why not, backend by backend.
     """
-    reasons, unproven = [], []
+    reasons: list[str] = []
+    unproven: list[_Candidate] = []
     for name in (name for name in ORDER if name in backend_names()):
         asked = replace(wanted, engine=name, precision=wanted.precision or _PRECISION.get(name))
         try:
