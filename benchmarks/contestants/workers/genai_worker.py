@@ -31,7 +31,12 @@ class GenaiContestant(Contestant):
         from optimum.intel import OVConfig  # noqa: PLC0415
 
         main_export(
-            str(source), output=target, task="text-to-image", local_files_only=True, ov_config=OVConfig(dtype="fp32")
+            str(source),
+            output=target,
+            task="text-to-image",
+            local_files_only=True,
+            ov_config=OVConfig(dtype="fp32"),
+            convert_tokenizer=True,
         )
         stated = diffusers.PNDMScheduler.load_config(source / "scheduler")
         for name, (_, sampler) in SAMPLERS.items():
