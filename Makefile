@@ -18,7 +18,7 @@ check: $(VENV)/installed  ## lint, types, and the figures of the README
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/python -m latentrt.benchmarks.readme --check
 
 bench: $(VENV)/installed  ## measure, and write benchmarks/results/
-	$(BIN)/python -m latentrt.benchmarks.demo_model && $(BIN)/python -m latentrt.benchmarks.overhead && $(BIN)/python -m latentrt.benchmarks.sampler_parity && $(BIN)/python -m latentrt.benchmarks.footprint
+	$(BIN)/python -m latentrt.benchmarks.demo_model && $(BIN)/python -m latentrt.benchmarks.overhead && $(BIN)/python -m latentrt.benchmarks.sampler_parity && $(BIN)/python -m latentrt.benchmarks.footprint && $(BIN)/python -m latentrt.benchmarks.fidelity
 
 bench-export: $(VENV)/installed  ## measure exports of SD 1.5's true size, form by form: 20 GB of disk, half an hour
 	$(BIN)/python -m latentrt.benchmarks.export_full

@@ -21,7 +21,8 @@ from latentrt.export.demo.config import CHECKPOINT
 from latentrt.runtime.picture import to_image
 from latentrt.runtime.pipeline import Pipeline
 
-from .demo_model import GUIDANCE, SAMPLER, STEPS, VAES
+from .demo_model import VAES
+from .quality.adherence import GUIDANCE, SAMPLER, STEPS
 
 BUNDLE = Path("build/demo-bundle")
 SHEET, DECODER_SHEET = Path("demo.png"), Path("demo-decoders.png")

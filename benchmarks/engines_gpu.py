@@ -33,7 +33,7 @@ from .gpu_facts import facts, gpu_megabytes
 from .gpu_field import Field
 from .gpu_libraries import environment
 from .machine import RESULTS, write_result
-from .readme import engines_gpu_table
+from .readme_tables import engines_gpu_table
 
 PROTOCOL = """One call of the UNet of Stable Diffusion 1.5 ({size} size, seeded random weights), 2 rows at
 {side}x{side}. Each contestant has a process of its own; they take turns, {rounds} rounds of {calls} calls after 3 that

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from ..trial.results import DENOISE_DECODE, PROMPT_TO_PNG, Results
-from . import protocol, tables
+from . import accuracy_tables, protocol, tables
 from .pictures import MOST_PROMPTS, MOST_SIDE, rows
 from .plots import Plot, plots
 from .svg import colours
+from .table import Table
+
+
+@dataclass(frozen=True)
+class _Section:
+    title: str
+    plots: list[Plot]
+    tables: list[Table]
 
 
 def html(results: Results, folder: Path) -> str:
@@ -41,7 +50,7 @@ def html(results: Results, folder: Path) -> str:
     )
 
 
-def _sections(results: Results, drawn: dict[str, Plot]) -> list[dict[str, object]]:
+def _sections(results: Results, drawn: dict[str, Plot]) -> list[_Section]:
     """Title, figures and tables of each part that has any."""
     parts = (
         (
@@ -60,11 +69,11 @@ def _sections(results: Results, drawn: dict[str, Plot]) -> list[dict[str, object
             "Accuracy",
             ("steps",),
             (
-                tables.accuracy(results, "picture"),
-                tables.accuracy(results, "latents"),
-                tables.component_accuracy(results),
-                tables.step_accuracy(results),
-                tables.accuracy_notes(results),
+                accuracy_tables.accuracy(results, "picture"),
+                accuracy_tables.accuracy(results, "latents"),
+                accuracy_tables.component_accuracy(results),
+                accuracy_tables.step_accuracy(results),
+                accuracy_tables.accuracy_notes(results),
             ),
         ),
         ("Quality", (), (tables.quality(results),)),
@@ -74,5 +83,5 @@ def _sections(results: Results, drawn: dict[str, Plot]) -> list[dict[str, object
         shown = [drawn[name] for name in figures if name in drawn]
         kept = [table for table in found if table is not None]
         if shown or kept:
-            sections.append({"title": title, "plots": shown, "tables": kept})
+            sections.append(_Section(title, shown, kept))
     return sections

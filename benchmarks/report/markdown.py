@@ -6,8 +6,8 @@ import html
 import re
 
 from ..trial.results import DENOISE_DECODE, PROMPT_TO_PNG, Results
-from . import protocol, tables
-from .tables import Table
+from . import accuracy_tables, protocol, tables
+from .table import Table
 
 _SPECIAL = re.compile(r"([\\`*_\[\]|~#])")
 
@@ -32,12 +32,12 @@ def all_tables(results: Results) -> list[Table]:
         tables.batches(results),
         tables.concurrency(results),
         tables.memory(results),
-        tables.accuracy(results, "picture"),
-        tables.accuracy(results, "latents"),
-        tables.component_accuracy(results),
-        tables.step_accuracy(results),
+        accuracy_tables.accuracy(results, "picture"),
+        accuracy_tables.accuracy(results, "latents"),
+        accuracy_tables.component_accuracy(results),
+        accuracy_tables.step_accuracy(results),
         tables.quality(results),
-        tables.accuracy_notes(results),
+        accuracy_tables.accuracy_notes(results),
         protocol.machine(results),
         protocol.environments(results),
         protocol.settings(results),

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ..trial.results import Results
-from .tables import ordered, reference_name
+from .accuracy_tables import reference_name
+from .table import ordered
 
 MOST_PROMPTS = 4  # whose pictures are in the page; all of them lie beside it
 MOST_SIDE = 384  # pixels; a larger picture is shown smaller

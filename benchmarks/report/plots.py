@@ -8,14 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from ..trial.results import PROMPT_TO_PNG, Contestant, Point, Results, Scope, Timing
 from .svg import INK, MARKERS, PAGE, QUIET, RULE, SERIES, render, style
-from .tables import ordered
-from .words import Unit, digits, time_unit
+from .table import ordered, picture_unit
+from .words import Unit, digits
 
-WIDTH = 5.6  # inches: 403 points, which a telephone shows at three quarters and a desktop at a third more
+WIDTH = 5.0  # inches: 360 points, which a telephone shows as they are and a desktop half as large again
 _WIDE = 15.0  # slowest over fastest from which a linear axis would squeeze the fast ones into a line
 _PARTS = {"text_encoder": "text encoder", "unet": "UNet", "vae_decoder": "VAE decoder"}
 _REST = "everything else"
@@ -55,7 +55,7 @@ def latency(results: Results, scope: Scope, name: str) -> Plot | None:
     timings = [(who, one.latency[scope]) for who, one in ordered(results) if scope in one.latency]
     if not timings:
         return None
-    unit = time_unit(timing.p50 for _, timing in timings)
+    unit = picture_unit(results)
     with style(name):
         figure = Figure(figsize=(WIDTH, 0.75 + 0.62 * len(timings)), layout="constrained")
         axes = figure.subplots()
@@ -70,8 +70,8 @@ def latency(results: Results, scope: Scope, name: str) -> Plot | None:
         said = "; ".join(f"{who} {unit.number(timing.p50)} {unit.name}" for who, timing in timings)
         svg = render(figure, name, f"Latency of a warm picture, {scope}. Medians: {said}.")
     caption = (
-        f"{scope}: every counted picture is a dot, the upright line the median, the bar its 95 % interval. Dots are "
-        "spread upwards in the order in which they were taken."
+        "Every counted picture is a dot, spread upwards in the order in which they were taken; the upright line is the "
+        "median, the bar its 95 % interval."
     )
     return Plot(name, svg, caption)
 
@@ -83,9 +83,8 @@ def _strip(axes: Axes, row: int, who: str, timing: Timing, unit: Unit, colour: s
     axes.scatter(samples, heights, s=11, color=colour, alpha=0.75, linewidths=0)
     axes.plot([timing.p50 * unit.factor] * 2, [row - 0.24, row + 0.24], color=INK, linewidth=1.4)
     axes.annotate(who, (0, row - 0.3), (2, 1), xycoords=axes.get_yaxis_transform(), textcoords="offset points")
-    words = f"{unit.number(timing.p50)} {unit.name}"
-    place = {"xycoords": axes.get_yaxis_transform(), "textcoords": "offset points", "ha": "right", "color": QUIET}
-    axes.annotate(words, (1, row - 0.3), (-2, 1), **place)
+    words, across = f"{unit.number(timing.p50)} {unit.name}", axes.get_yaxis_transform()
+    axes.annotate(words, (1, row - 0.3), (-2, 1), across, "offset points", ha="right", color=QUIET)
 
 
 def _time_axis(axes: Axes, samples: Sequence[float]) -> None:
@@ -105,7 +104,7 @@ def stacked(results: Results) -> Plot | None:
     bars = [(who, one, one.latency[PROMPT_TO_PNG]) for who, one in ordered(results) if _stacks(one)]
     if not bars:
         return None
-    unit = time_unit(timing.p50 for _, _, timing in bars)
+    unit = picture_unit(results)
     with style("parts"):
         figure = Figure(figsize=(WIDTH, 1.1 + 0.62 * len(bars)), layout="constrained")
         axes = figure.subplots()
@@ -224,6 +223,14 @@ def waiting(results: Results) -> Plot | None:
     return Plot("waiting", svg, "How long a client waits for its picture: the median, and dotted the 99th percentile.")
 
 
+def _log_errors(axes: Axes) -> None:
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(numticks=8))
+    axes.yaxis.set_minor_locator(LogLocator(subs=(2.0, 5.0)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0e}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+
+
 def error_per_step(results: Results) -> Plot | None:
     """Relative L2 of the latents after each step: the middle and the worst prompt, above the shaded noise floor."""
     lines = [(who, one.accuracy.steps) for who, one in ordered(results) if one.accuracy and one.accuracy.steps]
@@ -233,7 +240,7 @@ def error_per_step(results: Results) -> Plot | None:
     with style("steps"):
         figure = Figure(figsize=(WIDTH, 3.7), layout="constrained")
         axes = figure.subplots()
-        axes.set_yscale("log")
+        _log_errors(axes)
         least = min(step["relative L2"].p50 for _, steps in lines for step in steps if step["relative L2"].p50 > 0)
         for who, steps in lines:
             if who not in drawn:
@@ -248,9 +255,11 @@ def error_per_step(results: Results) -> Plot | None:
             label = f"{who} (the noise floor)" if who == results.floor else who
             axes.plot(numbers, middle, color=colour, marker=marker, markeredgecolor=PAGE, markersize=4, label=label)
             axes.plot(numbers, worst, color=colour, linestyle=(0, (1, 1.5)), linewidth=1.2)
+        low, high = axes.get_ylim()
+        axes.set_ylim(10 ** np.floor(np.log10(low)), 10 ** np.ceil(np.log10(high)))
         axes.set_xlabel("step")
         axes.set_ylabel("relative L2 of the latents")
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         figure.legend(loc="outside upper left", ncols=2)
         ends = "; ".join(f"{who} {steps[-1]['relative L2'].p50:.1e}" for who, steps in lines)
         svg = render(figure, "steps", f"Error of the latents after each step. After the last: {ends}.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..trial.results import Results
 from . import words
-from .tables import Table, ordered
+from .table import Table, ordered
 
 
 def heading(results: Results) -> str:

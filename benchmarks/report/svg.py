@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import re
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
@@ -25,11 +27,11 @@ _PLAIN = {
     "dark": {"ink": "#e8eaed", "quiet": "#a4adb8", "rule": "#3a424c", "page": "#15181c"},
 }
 
-_STYLE = {
+_STYLE: dict[Any, Any] = {  # matplotlib's own keys, of which its types list every one
     "svg.fonttype": "none",  # text stays text: it is read aloud, searched, and drawn in the page's own font
     "text.parse_math": False,  # a name may hold a dollar sign
     "font.family": "sans-serif",
-    "font.size": 10.5,
+    "font.size": 10,
     "text.color": INK,
     "axes.labelcolor": QUIET,
     "axes.edgecolor": RULE,
@@ -44,10 +46,10 @@ _STYLE = {
     "ytick.color": RULE,
     "xtick.labelcolor": QUIET,
     "ytick.labelcolor": QUIET,
-    "xtick.labelsize": 9.5,
-    "ytick.labelsize": 9.5,
+    "xtick.labelsize": 9,
+    "ytick.labelsize": 9,
     "legend.frameon": False,
-    "legend.fontsize": 9.5,
+    "legend.fontsize": 9,
     "legend.handlelength": 1.6,
     "lines.linewidth": 1.6,
     "lines.markersize": 4.5,
@@ -77,7 +79,9 @@ def style(name: str) -> Iterator[None]:
 def render(figure: Figure, name: str, description: str) -> str:
     """A figure as an `<svg>` element for a page that has `colours()`; `description` is what is read aloud."""
     stream = io.StringIO()
-    figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # the reader's own fonts will draw it
+        figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     text = stream.getvalue()
     text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
     text = re.sub(r'(\bid="|url\(#|xlink:href="#)', rf"\g<1>{name}-", text)

@@ -187,10 +187,3 @@ def _component(name: str, reference: Path, candidate: Path | None, notes: _Notes
         except _NotComparableError as error:
             notes.add(f"{output} of its {name}: {error}")
     return spread(found) if len(found) == len(common) else None
-
-
-def error_over_floor(error: Compared | None, floor: Compared | None, metric: Metric = "relative L2") -> float | None:
-    """How many times the noise floor an error is, both at their worst; None where either is missing or nothing."""
-    if error is None or floor is None or metric not in error or metric not in floor or floor[metric].worst == 0:
-        return None
-    return error[metric].worst / floor[metric].worst

@@ -96,6 +96,6 @@ def _write_picture(file: Path, trajectory: Trajectory) -> Path:
     return _write(file, images=shown[None], latents=trajectory.latents[-1], steps=trajectory.latents)
 
 
-def _write(file: Path, **arrays: NDArray[Any]) -> Path:
+def _write(file: Path, **arrays: Any) -> Path:
     np.savez(file, **arrays)
     return file

@@ -6,8 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from latentrt.benchmarks.demo_model import CHECKPOINT, GUIDANCE, VAES, adherence, checkpoint_hashes
+from latentrt.benchmarks.demo_model import CHECKPOINT, VAES, adherence, checkpoint_hashes
 from latentrt.benchmarks.machine import RESULTS
+from latentrt.benchmarks.quality.adherence import GUIDANCE
 
 
 def test_a_sample_of_held_out_captions_is_drawn_as_asked(demo_bundle: Path) -> None:

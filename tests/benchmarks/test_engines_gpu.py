@@ -13,7 +13,7 @@ from latentrt.benchmarks.contestants.remote import Refused, Remote
 from latentrt.benchmarks.engines_gpu import main
 from latentrt.benchmarks.gpu_libraries import environment
 from latentrt.benchmarks.random_model import SIZES, unet_teraflop, write_random_bundle
-from latentrt.benchmarks.readme import engines_gpu_table
+from latentrt.benchmarks.readme_tables import engines_gpu_table
 from latentrt.engines.bundle import Bundle
 from latentrt.engines.golden import golden_cases
 

@@ -10,7 +10,8 @@ import pytest
 from numpy.typing import NDArray
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from latentrt.benchmarks.trial.accuracy import compare, error_over_floor
+from latentrt.benchmarks.report.accuracy_tables import error_over_floor
+from latentrt.benchmarks.trial.accuracy import compare
 from latentrt.benchmarks.trial.kept import Kept
 from latentrt.benchmarks.trial.results import MOST_PSNR
 
