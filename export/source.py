@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -14,6 +13,7 @@ from diffusers import UNet2DConditionModel
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from latentrt.engines.errors import CheckpointError, InputError
+from latentrt.engines.hashing import combined_sha256
 from latentrt.engines.manifest import (
     MAX_TOKENS,
     OWN_DECODER,
@@ -150,7 +150,7 @@ def _folder(
     files = {**text_encoder.files, **unet.files, **own.files}
     if variant is not None and not any(f".{variant}" in name for name in files):
         raise InputError(f"--variant {variant}: {path} has no such files; it has {', '.join(sorted(files))}")
-    provenance = {"source": path.absolute().name, "source.sha256": _combined(files), "weights": "as stored"}
+    provenance = {"source": path.absolute().name, "source.sha256": combined_sha256(files), "weights": "as stored"}
     return _assemble(
         where=str(path),
         text_encoder=text_encoder,
@@ -175,12 +175,6 @@ def _variant_note(files: Mapping[str, str], variant: str | None) -> dict[str, st
     if not found or variant is not None:
         return {}
     return {f"{NOTE}variant": f"only a variant is there, and was taken: {', '.join(found)}"}
-
-
-def _combined(files: Mapping[str, str]) -> str:
-    """One hash for many files: SHA-256 of what `sha256sum` prints for them in the order of their names."""
-    lines = "".join(f"{digest}  {name}\n" for name, digest in sorted(files.items()))
-    return hashlib.sha256(lines.encode()).hexdigest()
 
 
 def _assemble(

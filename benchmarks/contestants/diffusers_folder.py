@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from latentrt.engines.bundle import Bundle
-from latentrt.engines.errors import CheckpointError, InputError
+from latentrt.engines.errors import InputError
 from latentrt.engines.manifest import OWN_DECODER
 from latentrt.export.diffusers_folder import variants
 from latentrt.export.layout import Weights
@@ -34,41 +34,14 @@ _CLASSES = {
 _INNER = "text_model."
 
 
-def source_of(bundle: Bundle, source: Path) -> SourceModel:
-    """The checkpoint, once it is known to be the one that the bundle was exported from.
+def write_diffusers_folder(bundle: Bundle, source: Path, folder: Path) -> None:
+    """Fill an empty folder with the networks of the checkpoint that a bundle was exported from, weights float32.
 
     Raises:
-        InputError: it is another one, or the bundle does not say.
         CheckpointError: it cannot be read.
+        InputError: no variant of a diffusers folder is what was exported.
     """
-    stated = bundle.manifest.provenance
-    expected = stated.get("source.sha256")
-    if expected is None:
-        raise InputError(f"{bundle.root} does not say what it was exported from: export it again")
-    if bundle.manifest.default_decoder != OWN_DECODER:
-        raise InputError(f"{bundle.root} decodes with {bundle.manifest.default_decoder}, which {source} does not hold")
-    weights: dict[str, Weights] = {"ema": "ema", "raw": "raw"}
-    found = ""
-    for variant in _variants(source):
-        model = load_source(
-            source,
-            vaes={},
-            weights=None if source.is_dir() else weights.get(stated.get("weights", "")),
-            variant=variant,
-            prediction=bundle.manifest.model.prediction_type,
-        )
-        found = model.provenance["source.sha256"]
-        if found == expected:
-            return model
-    raise InputError(
-        f"{source} is not what {bundle.root} was exported from: expected {stated.get('source')} with SHA-256 "
-        f"{expected[:12]}…, found {found[:12]}…; name that one, or export this one"
-    )
-
-
-def write_diffusers_folder(bundle: Bundle, source: Path, folder: Path) -> None:
-    """Fill an empty folder, weights float32; raises as `source_of`."""
-    model = source_of(bundle, source)
+    model = _exported(bundle, source)
     model.unet.load().save_pretrained(folder / "unet")
     model.vaes[OWN_DECODER].load().save_pretrained(folder / "vae")
     _write_text_encoder(model.text_encoder.load(), folder / "text_encoder")
@@ -78,13 +51,17 @@ def write_diffusers_folder(bundle: Bundle, source: Path, folder: Path) -> None:
     _write_json(folder / "model_index.json", index | _CLASSES | {"requires_safety_checker": False})
 
 
-def _variants(source: Path) -> list[str | None]:
-    """Those that an export may have taken: nobody writes down which."""
-    if not source.is_dir():
-        return [None]
-    if not (source / "unet").is_dir():
-        raise CheckpointError(f"{source} is no diffusers folder: it has no unet/")
-    return [None, *variants(source / "unet")]
+def _exported(bundle: Bundle, source: Path) -> SourceModel:
+    """The checkpoint as it was exported: of a folder, the variant that nobody wrote down is the one with that hash."""
+    stated = bundle.manifest.provenance
+    weights: dict[str, Weights] = {"ema": "ema", "raw": "raw"}
+    of_file = None if source.is_dir() else weights.get(stated["weights"])
+    for variant in [None, *(variants(source / "unet") if source.is_dir() else [])]:
+        prediction = bundle.manifest.model.prediction_type
+        model = load_source(source, vaes={}, weights=of_file, variant=variant, prediction=prediction)
+        if model.provenance["source.sha256"] == stated["source.sha256"]:
+            return model
+    raise InputError(f"{source} is not what {bundle.root} was exported from")
 
 
 def _scheduler(bundle: Bundle) -> dict[str, Any]:

@@ -9,6 +9,8 @@ from pathlib import Path
 from latentrt.engines.atomic import new_folder
 from latentrt.engines.bundle import Bundle
 from latentrt.engines.errors import InputError, LatentrtError, OutputError
+from latentrt.engines.hashing import combined_sha256, file_sha256
+from latentrt.engines.manifest import OWN_DECODER
 
 from .environments import exporter, start
 from .registry import Entry
@@ -19,15 +21,29 @@ _SOURCE = "source.sha256"
 
 
 def check_source(bundle: Bundle, source: Path) -> None:
-    """Check that `source` is what the bundle was exported from.
+    """Check that `source`, a file or a diffusers folder, is what the bundle was exported from. It needs no PyTorch.
 
     Raises:
-        InputError: it is another one, or the bundle does not say.
-        CheckpointError: it cannot be read.
+        InputError: it is another one, or cannot be read; or the bundle does not say.
     """
-    from .diffusers_folder import source_of  # noqa: PLC0415 - asks for PyTorch
-
-    source_of(bundle, source)
+    stated = bundle.manifest.provenance
+    if _SOURCE not in stated:
+        raise InputError(f"{bundle.root} does not say what it was exported from: export it again")
+    if bundle.manifest.default_decoder != OWN_DECODER:
+        raise InputError(
+            f"{bundle.root} decodes with {bundle.manifest.default_decoder}, which is not in {source}: "
+            f"compare a bundle whose default is {OWN_DECODER}"
+        )
+    names = [name for name in stated.get("source.files", "").split(", ") if name]
+    try:
+        found = combined_sha256({name: file_sha256(source / name) for name in names}) if names else file_sha256(source)
+    except OSError as error:
+        raise InputError(f"{source} is not what {bundle.root} was exported from: {error}") from error
+    if found != stated[_SOURCE]:
+        raise InputError(
+            f"{source} is not what {bundle.root} was exported from: expected {stated.get('source')} with SHA-256 "
+            f"{stated[_SOURCE][:12]}…, found {found[:12]}…; name that one, or export this one"
+        )
 
 
 def model_for(
@@ -62,8 +78,8 @@ def _diffusers_folder(bundle: Bundle, source: Path, cache: Path, report: Callabl
     stated = bundle.manifest.provenance
     facts = [str(_FORM), stated.get(_SOURCE, ""), stated.get("weights", ""), bundle.manifest.default_decoder]
     folder = cache / "models" / _key(*facts, bundle.manifest.model.prediction_type) / "diffusers"
+    check_source(bundle, source)
     if folder.is_dir():
-        check_source(bundle, source)
         return folder
     try:
         from .diffusers_folder import write_diffusers_folder  # noqa: PLC0415 - asks for PyTorch
@@ -74,8 +90,6 @@ def _diffusers_folder(bundle: Bundle, source: Path, cache: Path, report: Callabl
         folder.parent.mkdir(parents=True, exist_ok=True)
         with new_folder(folder) as place:
             write_diffusers_folder(bundle, source, place)
-    except InputError:
-        raise
     except (OSError, LatentrtError) as error:
         raise Refused(f"{source} cannot be converted: {error}") from error
     return folder

@@ -108,7 +108,7 @@ _ENTRIES = (
     ),
     Entry(
         "stable-diffusion.cpp",
-        "stable-diffusion.cpp, weights and sums as stored (fp32)",
+        "stable-diffusion.cpp, fp32, weights of convolutions fp16",
         "sdcpp_worker",
         environment="stable-diffusion.cpp",
     ),

@@ -13,12 +13,26 @@ from .protocol import Array, Asked, Clock, Drawn, counted
 
 diffusers.utils.logging.set_verbosity_error()
 
-# each made from the model's own config, which names no spacing: so each keeps the one of its class
 SAMPLERS = {
     "euler": diffusers.EulerDiscreteScheduler,
     "ddim": diffusers.DDIMScheduler,
     "dpmpp_2m": diffusers.DPMSolverMultistepScheduler,
 }
+# what SD 1.5's own config states. A config that was saved again names the spacing of its own class too, PNDM's; without
+# it, each class above keeps its own
+_STATED = frozenset(
+    {
+        "beta_end",
+        "beta_schedule",
+        "beta_start",
+        "clip_sample",
+        "num_train_timesteps",
+        "prediction_type",
+        "set_alpha_to_one",
+        "steps_offset",
+        "trained_betas",
+    }
+)
 
 
 class Pictures:
@@ -26,8 +40,8 @@ class Pictures:
 
     def __init__(self, pipeline: Any, dtype: torch.dtype, calls: list[tuple[Any, str, str]]) -> None:
         pipeline.set_progress_bar_config(disable=True)
-        config = pipeline.scheduler.config
-        self._schedulers = {name: sampler.from_config(config) for name, sampler in SAMPLERS.items()}
+        stated = {key: value for key, value in pipeline.scheduler.config.items() if key in _STATED}
+        self._schedulers = {name: sampler.from_config(stated) for name, sampler in SAMPLERS.items()}
         self._pipeline, self._dtype, self._calls = pipeline, dtype, calls
 
     def draw(self, asked: Asked, clock: Clock) -> Drawn:

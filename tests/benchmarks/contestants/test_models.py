@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from diffusers import DDIMScheduler, EulerDiscreteScheduler, StableDiffusionPipeline
+from diffusers import DDIMScheduler, EulerDiscreteScheduler, PNDMScheduler, StableDiffusionPipeline
 
 from latentrt.benchmarks.contestants.models import check_source, model_for
 from latentrt.benchmarks.contestants.registry import contestant
 from latentrt.benchmarks.contestants.remote import Refused
+from latentrt.benchmarks.contestants.workers.diffusers_pictures import Pictures
+from latentrt.benchmarks.contestants.workers.protocol import Asked, Clock
 from latentrt.benchmarks.demo_model import CHECKPOINT
 from latentrt.engines.bundle import Bundle
 from latentrt.engines.errors import InputError
@@ -58,6 +60,18 @@ def test_each_sampler_keeps_the_spacing_of_its_class(folder: Path) -> None:
     assert loaded.steps_offset == 1
 
 
+def test_a_config_that_was_saved_again_does_not_bring_the_spacing_of_another_class(folder: Path) -> None:
+    """optimum's exporter saves PNDM's own, "leading", which Euler would take over."""
+    pipeline = StableDiffusionPipeline.from_pretrained(folder, local_files_only=True)
+    stated = {key: value for key, value in pipeline.scheduler.config.items() if not key.startswith("_")}
+    pipeline.scheduler = PNDMScheduler(**stated)
+    assert pipeline.scheduler.config.timestep_spacing == "leading"
+    asked = Asked(["a red star"], [0], "", 1, 1.0, "euler", 32, 32)
+    Pictures(pipeline, torch.float32, []).draw(asked, Clock())
+    assert pipeline.scheduler.config.timestep_spacing == "linspace"
+    assert pipeline.scheduler.config.steps_offset == 1
+
+
 def test_it_is_written_once(folder: Path, demo_bundle: Path) -> None:
     written = (folder / "model_index.json").stat().st_mtime_ns
     said: list[str] = []
@@ -74,7 +88,8 @@ def test_a_diffusers_folder_is_a_source_too(folder: Path, tmp_path: Path) -> Non
     assert again != folder
     for name in ("unet/diffusion_pytorch_model", "vae/diffusion_pytorch_model", "text_encoder/model"):
         assert (again / f"{name}.safetensors").read_bytes() == (folder / f"{name}.safetensors").read_bytes()
-    with pytest.raises(InputError, match=r"is not what .* was exported from: expected diffusers with SHA-256"):
+    check_source(Bundle.open(bundle), folder)
+    with pytest.raises(InputError, match=r"demo\.safetensors is not what .* was exported from: .*Not a directory"):
         check_source(Bundle.open(bundle), SOURCE)
 
 
@@ -88,6 +103,8 @@ def test_another_checkpoint_is_refused_before_anything_runs(folder: Path, demo_b
         check_source(Bundle.open(demo_bundle), other)
     with pytest.raises(InputError, match=message):  # though what it would write is there already
         model_for(contestant("torch"), PYTHON, demo_bundle, other, folder.parents[2], 60)
+    with pytest.raises(InputError, match=r"nowhere is not what .* was exported from: .*No such file"):
+        check_source(Bundle.open(demo_bundle), tmp_path / "nowhere")
     with pytest.raises(InputError, match=r"torch runs the checkpoint that .* name it with --source"):
         model_for(contestant("torch"), PYTHON, demo_bundle, None, tmp_path, 60)
 
