@@ -7,10 +7,13 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
 from latentrt.engines.atomic import new_file
+from latentrt.export.demo.scenes import SIZE, plain_caption
 
+from ..quality.adherence import adherence, held_out
 from .accuracy import compare
 from .conditions import summed
 from .journal import Declined, Failed, Line, Measured, Ready, read_journal
@@ -126,6 +129,7 @@ class _Gathered:
             memory=self._memory(starts),
             files=next((found["files"] for found in opened if found.get("files")), None),
             accuracy=self._accuracy(settings, reference, opened),
+            quality=self._quality(settings),
             notes=tuple(self._notes(opened)),
         )
 
@@ -178,6 +182,17 @@ class _Gathered:
         if not (candidate.pictures or candidate.components):
             return Accuracy(reference=reference.name, note="it gave nothing to compare before it failed")
         return compare(reference, candidate)
+
+    def _quality(self, settings: Settings) -> dict[str, float]:
+        """Of the demo model's pictures the share that shows what was asked for, where every prompt can be checked."""
+        if (settings.width, settings.height) != (SIZE, SIZE):
+            return {}
+        known = {plain_caption(scene): scene for scene in held_out()}
+        pictures = self.kept(settings).pictures
+        if not pictures or not all(prompt in known for prompt in settings.prompts):
+            return {}
+        images = [np.asarray(read_arrays(file)["images"][0], np.uint8) for file in pictures]
+        return {"adherence": adherence(images, [known[prompt] for prompt in settings.prompts])["all"]}
 
     def _notes(self, opened: list[dict[str, Any]]) -> Iterator[str]:
         yield from dict.fromkeys(note for found in opened for note in found.get("notes", ()))

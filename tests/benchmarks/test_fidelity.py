@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-
 from latentrt.benchmarks.fidelity import PATHS, STEPS, draw, path_name, point
 from latentrt.benchmarks.fidelity_plot import PICTURE, SHOWN, draw_plot
 from latentrt.benchmarks.machine import RESULTS

@@ -86,13 +86,13 @@ def failing(before: Contestant, now: Contestant, **limits: Any) -> list[str]:
     return [finding.words for finding in found if finding.failed]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(st.integers(0, 10**6), st.integers(0, 10**6))
 def test_a_drifting_machine_alone_does_not_fail(first: int, second: int) -> None:
     assert failing(recorded(first), recorded(second), max_slowdown=0.05) == []
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(st.integers(0, 10**6), st.integers(0, 10**6))
 def test_a_tenth_slower_fails_and_says_so(first: int, second: int) -> None:
     [words] = failing(recorded(first), recorded(second, factor=1.1), max_slowdown=0.05)
