@@ -52,7 +52,8 @@ def slowdown(before: Contestant, now: Contestant, pictures: tuple[int, int], rel
         pictures: of each turn, in each of the two.
         relative: take times in units of the yardstick beside them.
     """
-    for by_processor in (False, True):
+    on_gpu = now.memory is not None and now.memory.gpu is not None  # whose work is none of the processor's
+    for by_processor in (False,) if on_gpu else (False, True):
         a, b = (turns(one, count, relative, by_processor) for one, count in zip((before, now), pictures, strict=True))
         if min(len(a), len(b)) >= FEWEST_TURNS:
             return _compared(a, b, by_processor)

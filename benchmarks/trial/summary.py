@@ -35,6 +35,7 @@ from .statistics import spread, timing
 
 REFERENCE = "torch"  # in fp32
 FLOORS = ("torch-bf16", "torch-fp16")  # whose distance from the reference is what a lower precision costs
+_NOTHING_RECORDED = "the bundle was packed without PyTorch's answers, and no fp32 PyTorch took part"
 _NO_NOISE = "it takes no start noise, so its pictures are others"
 
 
@@ -179,6 +180,8 @@ class _Gathered:
             return Accuracy(reference=reference.name, note=_NO_NOISE)
         prefix, what = (GOLDEN, GOLDEN) if reference.name == GOLDEN else ("picture", KEPT)
         candidate = self.kept(settings, prefix, what)
+        if not (reference.pictures or reference.components):
+            return Accuracy(reference=reference.name, note=_NOTHING_RECORDED)
         if not (candidate.pictures or candidate.components):
             return Accuracy(reference=reference.name, note="it gave nothing to compare before it failed")
         return compare(reference, candidate)

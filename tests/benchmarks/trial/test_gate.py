@@ -161,6 +161,13 @@ def test_where_others_disturbed_all_of_them_processor_time_decides() -> None:
     assert "by processor time, as others disturbed the clock" in words
 
 
+def test_processor_time_says_nothing_of_what_a_gpu_draws() -> None:
+    every = (1.0,) * (TURNS * PICTURES)
+    now = recorded(2, factor=1.5, others=every, memory=Memory(rss=10**9, gpu=10**9))
+    [finding] = judge(results(recorded(1)), results(now), Limits(max_slowdown=0.05))
+    assert "undecided" in finding.words
+
+
 def test_where_no_picture_was_undisturbed_nothing_is_decided() -> None:
     now = recorded(2, factor=1.5, others=(1.0,) * (TURNS * PICTURES), processor=())
     [finding] = judge(results(recorded(1)), results(now), Limits(max_slowdown=0.05))
