@@ -303,8 +303,8 @@ def _version(package: str) -> str | None:
 
 
 def _one_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines() or [""]
-    return f"{type(error).__name__}: {lines[0]}"[:400]
+    """All of it, as some libraries say where before they say what."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:400]
 
 
 @contextmanager
