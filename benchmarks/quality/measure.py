@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from latentrt.engines.errors import CheckFailedError, InputError, LatentrtError
-from latentrt.export.demo.scenes import Scene, plain_caption
+from latentrt.export.demo.scenes import plain_caption
 
 from ..report import write_report
 from ..trial.results import Results, read_results, write_results
-from .adherence import adherence, held_out
+from .adherence import adherence, held_out, scenes_of
 from .band import Band
 
 ADHERENCE = "adherence"
@@ -65,7 +65,7 @@ def with_quality(results: Results, folder: Path, clip_model: Path | None = None)
         InputError: a picture is not there, or the model cannot be opened.
     """
     prompts = results.settings.prompts
-    scenes = _scenes(prompts)
+    scenes = scenes_of(prompts)
     found = dict(results.contestants)
     for name, files in results.pictures.items():
         if not files:
@@ -96,11 +96,6 @@ def check_bands(results: Results, bands: Sequence[Band]) -> None:
     ]
     if wrong:
         raise CheckFailedError("; ".join(wrong))
-
-
-def _scenes(prompts: Sequence[str]) -> list[Scene] | None:
-    by_caption = {plain_caption(scene): scene for scene in held_out()}
-    return [by_caption[prompt] for prompt in prompts] if all(prompt in by_caption for prompt in prompts) else None
 
 
 def _read(file: Path) -> NDArray[np.uint8]:

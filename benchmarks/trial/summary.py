@@ -11,9 +11,9 @@ import numpy as np
 from PIL import Image
 
 from latentrt.engines.atomic import new_file
-from latentrt.export.demo.scenes import SIZE, plain_caption
+from latentrt.export.demo.scenes import SIZE
 
-from ..quality.adherence import adherence, held_out
+from ..quality.adherence import adherence, scenes_of
 from .accuracy import compare
 from .conditions import summed
 from .journal import Declined, Failed, Line, Measured, Ready, read_journal
@@ -188,14 +188,11 @@ class _Gathered:
 
     def _quality(self, settings: Settings) -> dict[str, float]:
         """Of the demo model's pictures the share that shows what was asked for, where every prompt can be checked."""
-        if (settings.width, settings.height) != (SIZE, SIZE):
-            return {}
-        known = {plain_caption(scene): scene for scene in held_out()}
-        pictures = self.kept(settings).pictures
-        if not pictures or not all(prompt in known for prompt in settings.prompts):
+        scenes, pictures = scenes_of(settings.prompts), self.kept(settings).pictures
+        if scenes is None or not pictures or (settings.width, settings.height) != (SIZE, SIZE):
             return {}
         images = [np.asarray(read_arrays(file)["images"][0], np.uint8) for file in pictures]
-        return {"adherence": adherence(images, [known[prompt] for prompt in settings.prompts])["all"]}
+        return {"adherence": adherence(images, scenes)["all"]}
 
     def _notes(self, opened: list[dict[str, Any]]) -> Iterator[str]:
         yield from dict.fromkeys(note for found in opened for note in found.get("notes", ()))
