@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from latentrt.engines.errors import InputError
-from latentrt.export.demo.scenes import Scene, held_out_scenes
+from latentrt.export.demo.scenes import Scene, held_out_scenes, plain_caption
 
 from ..scene_checker import Sighting, look
 
@@ -29,6 +29,12 @@ def held_out(count: int | None = None) -> list[Scene]:
     if not 1 <= count <= len(scenes):
         raise InputError(f"adherence is of 1 to {len(scenes)} captions, which training never shows; got {count}")
     return scenes[:: len(scenes) // count][:count]
+
+
+def scenes_of(prompts: Sequence[str]) -> list[Scene] | None:
+    """The scenes that prompts are captions of; None where one is none of those that training never showed."""
+    by_caption = {plain_caption(scene): scene for scene in held_out()}
+    return [by_caption[prompt] for prompt in prompts] if all(prompt in by_caption for prompt in prompts) else None
 
 
 def adherence(pictures: Iterable[NDArray[np.uint8]], scenes: Sequence[Scene]) -> dict[str, float]:

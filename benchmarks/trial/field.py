@@ -79,7 +79,7 @@ def _equip(entry: registry.Entry, places: Places) -> Callable[[Callable[[str], N
         report("making its environment")
         python, environment = environments.environment(entry, places.cache, places.given.get(entry.name), report)
         report("converting the model")
-        model = models.model_for(entry, python, places.bundle, places.source, places.cache, places.within)
+        model = models.model_for(entry, python, places.bundle, places.source, places.cache, places.within, report)
 
         def start(log: Path) -> Process:
             return environments.start(entry, python, log, places.threads)

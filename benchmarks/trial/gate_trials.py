@@ -23,6 +23,7 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 
 from latentrt.benchmarks.contestants import environments, registry
+from latentrt.commands.guard import guarded
 from latentrt.engines.bundle import Bundle, sha256
 from latentrt.engines.manifest import FILE_NAME, UNET, FileRecord
 
@@ -158,4 +159,4 @@ def _equipped(way: Way) -> Equipped:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(guarded(main))

@@ -52,7 +52,8 @@ def slowdown(before: Contestant, now: Contestant, pictures: tuple[int, int], rel
         pictures: of each turn, in each of the two.
         relative: take times in units of the yardstick beside them.
     """
-    for by_processor in (False, True):
+    on_gpu = now.memory is not None and now.memory.gpu is not None  # whose work is none of the processor's
+    for by_processor in (False,) if on_gpu else (False, True):
         a, b = (turns(one, count, relative, by_processor) for one, count in zip((before, now), pictures, strict=True))
         if min(len(a), len(b)) >= FEWEST_TURNS:
             return _compared(a, b, by_processor)
@@ -61,9 +62,13 @@ def slowdown(before: Contestant, now: Contestant, pictures: tuple[int, int], rel
 
 def _compared(a: Times, b: Times, by_processor: bool) -> Slowdown:
     change = float(np.median(np.log(b)) - np.median(np.log(a)))
-    error = sqrt(_variance(a) + _variance(b))
-    # few turns say little of their own spread; the smaller trial decides how little
-    reach = float(students_t.ppf((1 + LEVEL) / 2, min(len(a), len(b)) - 1)) * error
+    of_a, of_b = _variance(a), _variance(b)
+    spread = of_a + of_b
+    if spread == 0:  # not even a clock's last digit differed
+        return Slowdown(exp(change) - 1, exp(change) - 1, exp(change) - 1, by_processor)
+    # Welch's degrees of freedom: few turns say little of their own spread
+    freedom = spread**2 / (of_a**2 / (len(a) - 1) + of_b**2 / (len(b) - 1))
+    reach = float(students_t.ppf((1 + LEVEL) / 2, freedom)) * sqrt(spread)
     return Slowdown(exp(change) - 1, exp(change - reach) - 1, exp(change + reach) - 1, by_processor)
 
 

@@ -7,10 +7,13 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
 from latentrt.engines.atomic import new_file
+from latentrt.export.demo.scenes import SIZE
 
+from ..quality.adherence import adherence, scenes_of
 from .accuracy import compare
 from .conditions import summed
 from .journal import Declined, Failed, Line, Measured, Ready, read_journal
@@ -32,6 +35,7 @@ from .statistics import spread, timing
 
 REFERENCE = "torch"  # in fp32
 FLOORS = ("torch-bf16", "torch-fp16")  # whose distance from the reference is what a lower precision costs
+_NOTHING_RECORDED = "the bundle was packed without PyTorch's answers, and no fp32 PyTorch took part"
 _NO_NOISE = "it takes no start noise, so its pictures are others"
 
 
@@ -126,6 +130,7 @@ class _Gathered:
             memory=self._memory(starts),
             files=next((found["files"] for found in opened if found.get("files")), None),
             accuracy=self._accuracy(settings, reference, opened),
+            quality=self._quality(settings),
             notes=tuple(self._notes(opened)),
         )
 
@@ -175,9 +180,19 @@ class _Gathered:
             return Accuracy(reference=reference.name, note=_NO_NOISE)
         prefix, what = (GOLDEN, GOLDEN) if reference.name == GOLDEN else ("picture", KEPT)
         candidate = self.kept(settings, prefix, what)
+        if not (reference.pictures or reference.components):
+            return Accuracy(reference=reference.name, note=_NOTHING_RECORDED)
         if not (candidate.pictures or candidate.components):
             return Accuracy(reference=reference.name, note="it gave nothing to compare before it failed")
         return compare(reference, candidate)
+
+    def _quality(self, settings: Settings) -> dict[str, float]:
+        """Of the demo model's pictures the share that shows what was asked for, where every prompt can be checked."""
+        scenes, pictures = scenes_of(settings.prompts), self.kept(settings).pictures
+        if scenes is None or not pictures or (settings.width, settings.height) != (SIZE, SIZE):
+            return {}
+        images = [np.asarray(read_arrays(file)["images"][0], np.uint8) for file in pictures]
+        return {"adherence": adherence(images, scenes)["all"]}
 
     def _notes(self, opened: list[dict[str, Any]]) -> Iterator[str]:
         yield from dict.fromkeys(note for found in opened for note in found.get("notes", ()))

@@ -93,6 +93,7 @@ def test_two_contestants_from_the_command_to_the_report(demo_bundle: Path, tmp_p
         str(tmp_path / "out"),
     ]
     (tmp_path / "prompts").write_text("a red circle on a blue background\n\na small yellow star\n")
+    words += ["--size", "64x64"]
     assert run([*words, *TINY, "--calls", "1", "--rounds", "1", "--prompts", str(tmp_path / "prompts")]) == 0
     out, err = capfd.readouterr()
     assert "error" not in err
@@ -115,7 +116,9 @@ def test_two_contestants_from_the_command_to_the_report(demo_bundle: Path, tmp_p
 
 def test_the_gate_fails_by_exit_code_and_says_what_regressed(demo_bundle: Path, tmp_path: Path, capfd) -> None:
     """Against a baseline that is said to have been much faster, and with a spoilt layer."""
-    words = ["bench", str(demo_bundle), *TINY, "-o", str(tmp_path / "first")]
+    (tmp_path / "prompts").write_text("a red circle on a blue background")
+    tiny = [*TINY, "--prompts", str(tmp_path / "prompts")]
+    words = ["bench", str(demo_bundle), *tiny, "-o", str(tmp_path / "first")]
     assert run([*words, "--min-psnr", "40"]) == 0
     assert "ok: latentrt:onnxruntime's worst picture has PSNR" in capfd.readouterr().err
     first = read_results(tmp_path / "first" / "results.json")
@@ -130,18 +133,19 @@ def test_the_gate_fails_by_exit_code_and_says_what_regressed(demo_bundle: Path, 
     assert "slower than the baseline" in err.splitlines()[-1]
     assert "beyond the noise of both runs" in err.splitlines()[-1]
     spoilt = spoil(demo_bundle, tmp_path / "spoilt")
-    words = ["bench", str(spoilt), *TINY, "-o", str(tmp_path / "second"), "--min-psnr", "40"]
+    words = ["bench", str(spoilt), *tiny, "--rounds", "1", "-o", str(tmp_path / "second"), "--min-psnr", "40"]
     assert run([*words, "--baseline", str(tmp_path / "first" / "results.json")]) == 1
     assert "dB against golden, limit 40.00 dB" in capfd.readouterr().err.splitlines()[-1]
 
 
 def _scaled(contestant, factor: float):
-    """As if every picture had taken so many times as long, on a machine that was quiet."""
+    """As if every picture had taken so many times as long."""
     latency = {
         scope: Timing(**{**msgspec.structs.asdict(timing), "samples": tuple(factor * s for s in timing.samples)})
         for scope, timing in contestant.latency.items()
     }
-    return msgspec.structs.replace(contestant, latency=latency, others=())
+    processor = tuple(factor * seconds for seconds in contestant.processor)
+    return msgspec.structs.replace(contestant, latency=latency, processor=processor)
 
 
 def test_interrupted_it_says_how_to_go_on(demo_bundle: Path, tmp_path: Path) -> None:
