@@ -14,6 +14,7 @@ from ..engine import Engine
 from ..key import EngineKey, component_key
 from ..manifest import Precision
 from ..options import DEFAULTS, BuildOptions
+from ..passes import PASSES
 from ..prepared_graph import engine_precision, prepared_graph
 from ..profile import profile_text, profiles_for
 from ..scratch import Scratch
@@ -118,7 +119,7 @@ class FamilyBackend(ABC):
             words.append(f"opt_level={self.options.opt_level}")
         if (opset := self.family.opset(self.options.opset)) is not None:
             words.append(f"opset={opset}")
-        return tuple(words)
+        return (*words, f"passes={PASSES}")
 
 
 def kernels_file(folder: Path, key: EngineKey) -> Path | None:
