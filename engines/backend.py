@@ -15,6 +15,7 @@ from .engine import Engine
 from .errors import EngineError, unknown_name
 from .key import EngineKey
 from .options import DEFAULTS, BuildOptions, check_taken
+from .scratch import Scratch
 from .tensor import Feeds
 
 _MODULES = {
@@ -78,6 +79,14 @@ class StreamingBackend(Protocol):
 
     def keeping(self, resident: int) -> Backend:
         """The same backend; engines that it opens keep at most so many bytes of weights on the GPU."""
+
+
+@runtime_checkable
+class SharingBackend(Protocol):
+    """A backend whose engines may have something in common where they run in turn."""
+
+    def sharing(self, scratch: Scratch) -> Backend:
+        """The same backend; engines that it opens share what lies in `scratch`."""
 
 
 def built_folder(backend: Backend, bundle: Bundle, component: str, folder: Path | None) -> Path:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from . import backend as backends
 from . import store
-from .backend import DEFAULT, NEED_BUILDING, Backend, StreamingBackend
+from .backend import DEFAULT, NEED_BUILDING, Backend, SharingBackend, StreamingBackend
 from .bundle import Bundle
 from .engine import Engine
 from .errors import EngineError, LatentrtError
@@ -16,6 +16,7 @@ from .key import EngineKey
 from .manifest import Precision
 from .options import BuildOptions
 from .profile import ANY, Profile, profiles_for
+from .scratch import Scratch
 from .store import EngineRecord
 
 
@@ -28,12 +29,14 @@ class Wanted:
         precision: that they compute in; None takes any that was built, the backend's own choice first.
         device: counts those of the backend's kind in this machine.
         allow_unverified: take engines that failed their last check, or were not checked here, where no other is there.
+        scratch: what they share with each other, and with no engine of another caller; None shares nothing.
     """
 
     engine: str = DEFAULT
     precision: Precision | None = None
     device: int = 0
     allow_unverified: bool = False
+    scratch: Scratch | None = field(default=None, compare=False, repr=False)
 
     @property
     def backend(self) -> Backend:
@@ -128,7 +131,7 @@ def fitting(bundle: Bundle, component: str, wanted: Wanted) -> list[Choice]:
         return [_from_graph(bundle, component, default, built, wanted)]
     own = _own_precision(default, bundle, component)
     found.sort(key=lambda record: (record.key.precision != own, _width(record), record.key.id))
-    return [_stored_choice(bundle, record, wanted.device) for record in found]
+    return [_stored_choice(bundle, record, wanted) for record in found]
 
 
 def _built(bundle: Bundle, component: str, wanted: Wanted) -> list[EngineRecord]:
@@ -157,8 +160,10 @@ def _width(record: EngineRecord) -> int:
     return max(1, len(options.sizes)) * len(options.rows) * len(options.tokens)
 
 
-def _stored_choice(bundle: Bundle, record: EngineRecord, device: int) -> Choice:
-    backend = backends.get_backend(record.key.backend, record.options, device)
+def _stored_choice(bundle: Bundle, record: EngineRecord, wanted: Wanted) -> Choice:
+    backend = backends.get_backend(record.key.backend, record.options, wanted.device)
+    if wanted.scratch is not None and isinstance(backend, SharingBackend):
+        backend = backend.sharing(wanted.scratch)
     return Choice(bundle, record.key.component, backend, record.key, record)
 
 

@@ -16,6 +16,7 @@ from .errors import EngineError, first_line
 from .key import EngineKey, component_key, cpu
 from .manifest import Precision
 from .options import DEFAULTS, BuildOptions
+from .passes import PASSES
 from .prepared_graph import graph_pass
 from .tensor import Feeds
 
@@ -68,7 +69,8 @@ class OnnxRuntimeBackend:
             device=cpu(),
             precision="fp32",
             profile="any",
-            flags=("instance-norm", "multi-head-attention"),  # what a build rewrites before ONNX Runtime optimises
+            # what a build rewrites before ONNX Runtime optimises
+            flags=("instance-norm", "multi-head-attention", f"passes={PASSES}"),
         )
 
     def obstacle(self) -> str | None:

@@ -20,6 +20,7 @@ from .errors import EngineError, InputError, first_line
 from .key import EngineKey, component_key
 from .manifest import Precision
 from .options import DEFAULTS, PROFILE_OPTIONS, BuildOptions
+from .passes import PASSES
 from .prepared_graph import GRAPH, engine_precision, prepared_graph, stored_graph
 from .profile import Profile, profile_text, profiles_for
 from .profiled import ProfiledEngine
@@ -133,7 +134,7 @@ class OnnxRuntimeCudaBackend:
             device="any NVIDIA GPU",
             precision=engine_precision(bundle, component, self.options.precision),
             profile=profile_text(self._profiles(bundle, component)),
-            flags=() if self.options.memory_limit is None else (f"memory_limit={self.options.memory_limit:g}",),
+            flags=(*_limit_flag(self.options.memory_limit), f"passes={PASSES}"),
         )
 
     def obstacle(self) -> str | None:
@@ -166,6 +167,10 @@ class OnnxRuntimeCudaBackend:
                 "build once for each; they serve side by side"
             )
         return profiles
+
+
+def _limit_flag(memory_limit: float | None) -> tuple[str, ...]:
+    return () if memory_limit is None else (f"memory_limit={memory_limit:g}",)
 
 
 def cuda_settings(device: int, precision: str, *, captured: bool, memory_limit: float | None) -> dict[str, str]:

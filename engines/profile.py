@@ -29,7 +29,7 @@ class Range(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     most: _Length
 
     def __str__(self) -> str:
-        return str(self.usual) if self.least == self.most else f"{self.least}-{self.most}"
+        return str(self.usual) if self.least == self.most else f"{self.least}-{self.most} (usually {self.usual})"
 
 
 def exactly(length: int) -> Range:

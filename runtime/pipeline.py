@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -19,6 +20,7 @@ from latentrt.engines.choice import Wanted
 from latentrt.engines.errors import EngineError, InputError
 from latentrt.engines.manifest import SAFETY_CHECKER, TEXT_ENCODER, UNET, Precision, decoder_component
 from latentrt.engines.memory_words import parse_memory
+from latentrt.engines.scratch import Scratch
 from latentrt.engines.version import __version__
 
 from .conditioning import condition
@@ -71,7 +73,8 @@ class Pipeline:
             raise InputError(f"max_rows is a whole number, 1 or more; got {max_rows!r}")
         check_tile(tile)
         self.bundle = bundle
-        self.wanted, self.chosen_because = choose(bundle, wanted) if wanted.engine == AUTO else (wanted, "")
+        chosen, self.chosen_because = choose(bundle, wanted) if wanted.engine == AUTO else (wanted, "")
+        self.wanted = replace(chosen, scratch=Scratch())  # of this pipeline alone, in whichever thread an engine opens
         limits = None if memory is None else Limits(memory, max_rows, tile, safety_checker)
         self.residency = None if limits is None else Residency(bundle, self.wanted, limits)
         self.engines = OpenEngines(bundle, self.wanted, tile, self.residency)

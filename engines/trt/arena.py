@@ -1,4 +1,4 @@
-"""One activation memory for all engines of a thread and GPU: they run in turn, and the largest sizes it."""
+"""One activation memory for all engines of a pipeline and GPU: they run in turn, and the largest sizes it."""
 
 from __future__ import annotations
 
@@ -58,12 +58,3 @@ class Arena:
                     memory.close()  # before the larger one is asked for: both may not fit
                 self._memory = self._allocate(max(size, _ALIGNED))
             yield self._memory
-
-
-_arenas = threading.local()
-
-
-def shared_arena(device: int) -> Arena:
-    """The arena of the calling thread's engines on this GPU."""
-    found: dict[int, Arena] = _arenas.__dict__.setdefault("of", {})
-    return found.setdefault(device, Arena())

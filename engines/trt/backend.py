@@ -14,9 +14,12 @@ from ..engine import Engine
 from ..key import EngineKey, component_key
 from ..manifest import Precision
 from ..options import DEFAULTS, BuildOptions
+from ..passes import PASSES
 from ..prepared_graph import engine_precision, prepared_graph
 from ..profile import profile_text, profiles_for
+from ..scratch import Scratch
 from . import cuda
+from .arena import Arena
 from .builder import PlanRequest, build_plan
 from .engine import GpuPlace, TensorRtEngine
 from .family import Family
@@ -30,6 +33,7 @@ class FamilyBackend(ABC):
     options: BuildOptions = DEFAULTS
     device: int = 0
     resident: int | None = None  # bytes of weights that stay on the GPU at most, of engines that stream theirs
+    scratch: Scratch | None = None  # of the pipeline that engines are opened for
     family: ClassVar[Family]
     name: ClassVar[str]
     takes: ClassVar[frozenset[str]]
@@ -94,12 +98,20 @@ class FamilyBackend(ABC):
         folder = built_folder(self, bundle, component, folder)
         profiles = profiles_for(bundle, component, self.options)
         key = self.key(bundle, component)
-        place = GpuPlace(self.device, self.resident, kernels_file(folder, key))
+        place = GpuPlace(self.device, self._arena(), self.resident, kernels_file(folder, key))
         return TensorRtEngine(self.family, bundle, component, key, profiles, folder, self.options, place)
 
     def keeping(self, resident: int) -> Self:
         """As `StreamingBackend.keeping`."""
         return replace(self, resident=resident)
+
+    def sharing(self, scratch: Scratch) -> Self:
+        """As `SharingBackend.sharing`: its engines on one GPU have one activation memory."""
+        return replace(self, scratch=scratch)
+
+    def _arena(self) -> Arena:
+        """The activation memory of an engine: the pipeline's, or its own where there is none."""
+        return Arena() if self.scratch is None else self.scratch.get((Arena, self.device), Arena)
 
     def _flags(self) -> tuple[str, ...]:
         words = [name for name in ("compatible", "refittable", "weight_streaming") if getattr(self.options, name)]
@@ -107,7 +119,7 @@ class FamilyBackend(ABC):
             words.append(f"opt_level={self.options.opt_level}")
         if (opset := self.family.opset(self.options.opset)) is not None:
             words.append(f"opset={opset}")
-        return tuple(words)
+        return (*words, f"passes={PASSES}")
 
 
 def kernels_file(folder: Path, key: EngineKey) -> Path | None:

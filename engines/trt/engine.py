@@ -19,7 +19,7 @@ from ..profile import Profile
 from ..profiled import ProfiledEngine
 from ..tensor import Feeds, TensorSpec, check_feeds, resolve_shape
 from . import cuda
-from .arena import shared_arena
+from .arena import Arena
 from .context import ProfileContext
 from .family import Family
 from .interruption import held_back
@@ -36,18 +36,20 @@ class GpuPlace:
 
     Attributes:
         device: the GPU by its number.
+        arena: its activation memory, which other engines on that GPU may share.
         resident: bytes of weights that stay on it at most; None for any.
         kernels: the file that keeps compiled kernels; None keeps none.
     """
 
     device: int
+    arena: Arena
     resident: int | None = None
     kernels: Path | None = None
 
 
 class TensorRtEngine(ProfiledEngine):
     """One component on one GPU. Inputs that do not change stay there; activations share their memory with the other
-    engines that its thread has opened.
+    engines of its pipeline.
     """
 
     def __init__(
@@ -74,7 +76,7 @@ class TensorRtEngine(ProfiledEngine):
             self._stream = _closing(stack, Stream())
             self._inputs = {spec.name: _closing(stack, InputBuffer(self._most(spec))) for spec in self.inputs}
             self._outputs = {spec.name: _closing(stack, OutputBuffer(self._most(spec))) for spec in self.outputs}
-            self._arena = shared_arena(place.device)
+            self._arena = place.arena
             self._arena.join()
             stack.callback(self._arena.leave)
             self._cache: Any = None

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import platform
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 import pytest
 
+from latentrt.engines.backend import get_backend
 from latentrt.engines.bundle import Bundle
 from latentrt.engines.key import EngineKey, component_key, cpu
+from latentrt.engines.options import BuildOptions
+from latentrt.engines.profile import Profile, Range, profile_text
+from latentrt.engines.trt.backend import FamilyBackend
 
 Edit = Callable[..., None]
 
@@ -127,3 +132,30 @@ def test_the_processor_is_named_by_its_widest_instructions(
 def test_this_processor_has_a_name_that_stays() -> None:
     assert cpu().startswith(platform.machine())
     assert cpu() == cpu()
+
+
+@pytest.mark.parametrize(
+    ("backend", "options"),
+    [
+        ("onnxruntime", {}),
+        ("onnxruntime-cuda", {}),
+        ("openvino", {"precision": "bf16"}),
+        ("tensorrt-rtx", {"targets": ("sm89",)}),
+    ],
+)
+def test_what_we_rewrite_before_a_library_compiles_is_in_the_key(
+    opened: Bundle, backend: str, options: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An engine that an older rewrite went into is another engine."""
+    asked = get_backend(backend, BuildOptions(**options))
+    before, module = asked.key(opened, "unet"), sys.modules[type(asked).__module__]
+    number = "_CUT" if backend == "openvino" else "PASSES"
+    shared = sys.modules[FamilyBackend.__module__]
+    monkeypatch.setattr(shared if backend == "tensorrt-rtx" else module, number, 1000)
+    [difference] = before.differences(asked.key(opened, "unet"))
+    assert difference.startswith("flags: ")
+
+
+def test_the_shape_that_an_engine_is_fastest_at_is_in_the_key() -> None:
+    texts = [Profile(dimensions={"rows": Range(least=1, usual=usual, most=8)}) for usual in (1, 2)]
+    assert profile_text(texts[:1]) != profile_text(texts[1:])

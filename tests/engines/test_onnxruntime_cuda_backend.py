@@ -20,6 +20,7 @@ from latentrt.engines.manifest import Precision
 from latentrt.engines.metrics import difference
 from latentrt.engines.onnxruntime_cuda_backend import BACKEND, CUDA, GRAPH, BoundEngine, Place, cuda_settings
 from latentrt.engines.options import BuildOptions, checked
+from latentrt.engines.passes import PASSES
 from latentrt.engines.profile import profiles_for
 
 CPU = Place("CPUExecutionProvider", "cpu", 0)  # the same session, binding and buffers, in another memory
@@ -117,7 +118,7 @@ def test_a_memory_limit_is_in_the_key_and_of_its_size() -> None:
 def test_a_memory_limit_gives_an_engine_of_its_own(demo_bundle: Path) -> None:
     bundle = Bundle.open(demo_bundle)
     limited = get_backend("onnxruntime-cuda", BuildOptions(memory_limit=2.5)).key(bundle, "unet")
-    assert limited.flags == ("memory_limit=2.5",)
+    assert limited.flags == ("memory_limit=2.5", f"passes={PASSES}")
     assert limited.id != get_backend("onnxruntime-cuda").key(bundle, "unet").id
 
 

@@ -11,6 +11,7 @@ from latentrt.cli import run
 from latentrt.engines.backend import get_backend
 from latentrt.engines.bundle import Bundle
 from latentrt.engines.options import BuildOptions
+from latentrt.engines.passes import PASSES
 from latentrt.engines.plain_graphs import write_graphs
 from latentrt.engines.trt.plan import PLAN
 
@@ -62,5 +63,7 @@ def test_tensorrt_for_rtx_builds_the_old_form(demo_bundle: Path, tmp_path: Path,
     backend.build(bundle, component, tmp_path)
     weights = sum(bundle.manifest.files[path].size for path in bundle.component(component).weights)
     assert (tmp_path / PLAN).stat().st_size > weights / 2  # they are all in it, in fp16
-    assert backend.key(bundle, component).flags == ("opset=20",)
-    assert get_backend("tensorrt-rtx", BuildOptions(targets=("sm86",))).key(bundle, component).flags == ()
+    assert backend.key(bundle, component).flags == ("opset=20", f"passes={PASSES}")
+    assert get_backend("tensorrt-rtx", BuildOptions(targets=("sm86",))).key(bundle, component).flags == (
+        f"passes={PASSES}",
+    )

@@ -79,6 +79,20 @@ def test_a_size_that_the_decoder_does_not_hold_fails_before_anything_is_drawn(bu
             pipe.submit(PROMPT, width=WIDE[0], height=WIDE[1]).result()
 
 
+def test_the_engines_of_a_pipeline_share_in_whichever_thread_they_open(bundle: Path, build) -> None:
+    build(OWN)
+    sized_backend.shared.clear()
+    with Pipeline.open(bundle, engine="sized") as pipe:
+        pipe.submit(PROMPT, width=OWN[0], height=OWN[1], **QUICK).result()  # the decoder opens in the pipeline's thread
+        threads, scratches = zip(*sized_backend.shared, strict=True)
+        assert len(scratches) == 3
+        assert len(set(threads)) == 2
+        assert {id(scratch) for scratch in scratches} == {id(pipe.wanted.scratch)}
+        with Pipeline(pipe.bundle, pipe.wanted) as other:
+            assert sized_backend.shared[-1][1] is other.wanted.scratch
+            assert other.wanted.scratch is not pipe.wanted.scratch
+
+
 def test_engines_may_lie_outside_of_the_bundle(bundle: Path, build, tmp_path: Path, capfd) -> None:
     elsewhere = tmp_path / "engines"
     keys = build(OWN, elsewhere)

@@ -6,6 +6,7 @@ It stands where TensorRT would: nothing but a build can be opened, and its key n
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,10 +25,12 @@ from latentrt.engines.key import EngineKey, component_key
 from latentrt.engines.options import DEFAULTS, PROFILE_OPTIONS, BuildOptions
 from latentrt.engines.profile import Profile, profile_text, profiles_for
 from latentrt.engines.profiled import Outputs, ProfiledEngine
+from latentrt.engines.scratch import Scratch
 from latentrt.engines.tensor import Feeds
 
 GPUS = ["sm80", "sm89"]
 opened: list[str] = []  # the keys of engines, in the order in which they were opened
+shared: list[tuple[int, Scratch | None]] = []  # of each engine opened: the thread, and what it shares with others
 resident: dict[str, int | None] = {}  # by component: the bytes of weights that its engine was last let have
 
 
@@ -53,6 +56,7 @@ class SizedBackend:
     options: BuildOptions = DEFAULTS
     device: int = 0
     resident: int | None = None
+    scratch: Scratch | None = None
     name: ClassVar[str] = "sized"
     takes: ClassVar[frozenset[str]] = PROFILE_OPTIONS | {"weight_streaming"}
     precisions: ClassVar[tuple[str, ...]] = ("fp16", "fp32")
@@ -79,12 +83,16 @@ class SizedBackend:
             raise EngineError(f"the sized engine of {component} has to be built")
         key = self.key(bundle, component)
         opened.append(key.id)
+        shared.append((threading.get_ident(), self.scratch))
         resident[component] = self.resident
         profiles = profiles_for(bundle, component, self.options)
         return SizedEngine(bundle, key, profiles, ort.BACKEND.open(bundle, component, folder))
 
     def keeping(self, resident: int) -> Self:
         return replace(self, resident=resident)
+
+    def sharing(self, scratch: Scratch) -> Self:
+        return replace(self, scratch=scratch)
 
 
 BACKEND = SizedBackend()
@@ -93,6 +101,7 @@ BACKEND = SizedBackend()
 def register(monkeypatch: pytest.MonkeyPatch) -> SizedBackend:
     """Make it known as "sized", an engine that has to be built."""
     opened.clear()
+    shared.clear()
     resident.clear()
     monkeypatch.setitem(backends._MODULES, "sized", "sized_backend")
     monkeypatch.setitem(sys.modules, "latentrt.engines.sized_backend", sys.modules[__name__])

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 
-from latentrt.engines.trt.arena import Arena, shared_arena
+from latentrt.engines.scratch import Scratch
+from latentrt.engines.tensorrt_rtx_backend import BACKEND
+from latentrt.engines.trt.arena import Arena
 
 
 class Host:
@@ -67,11 +70,18 @@ def test_one_user_at_a_time() -> None:
     assert order == ["first", "second"]
 
 
-def test_engines_of_one_thread_and_gpu_share() -> None:
-    assert shared_arena(0) is shared_arena(0)
-    assert shared_arena(0) is not shared_arena(1)
+def test_engines_of_one_pipeline_and_gpu_share_whichever_thread_opens_them() -> None:
+    pipeline, other = Scratch(), Scratch()
+    first = BACKEND.sharing(pipeline)
+    assert first._arena() is BACKEND.sharing(pipeline)._arena()
+    assert first._arena() is not BACKEND.sharing(other)._arena()
+    assert first._arena() is not replace(first, device=1)._arena()
     elsewhere: list[Arena] = []
-    thread = threading.Thread(target=lambda: elsewhere.append(shared_arena(0)))
+    thread = threading.Thread(target=lambda: elsewhere.append(first._arena()))
     thread.start()
     thread.join()
-    assert elsewhere[0] is not shared_arena(0)
+    assert elsewhere == [first._arena()]
+
+
+def test_an_engine_of_no_pipeline_has_its_own() -> None:
+    assert BACKEND._arena() is not BACKEND._arena()
