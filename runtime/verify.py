@@ -10,7 +10,7 @@ import msgspec
 
 from latentrt.engines import store
 from latentrt.engines.auto import AUTO, choose
-from latentrt.engines.backend import DEFAULT
+from latentrt.engines.backend import DEFAULT, device_name
 from latentrt.engines.bisect import Departure, bisect
 from latentrt.engines.bundle import Bundle
 from latentrt.engines.choice import Choice, Wanted, fitting
@@ -67,8 +67,9 @@ class _Trial:
 
     @property
     def unchecked(self) -> bool:
-        """Whether nothing was known of it yet."""
-        return self.choice.record is not None and self.choice.record.verification is None
+        """Whether nothing was known yet of it on this device."""
+        record, here = self.choice.record, device_name(self.choice.backend)
+        return record is not None and (record.verification is None or record.verification.device != here)
 
 
 def verify_bundle(

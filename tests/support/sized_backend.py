@@ -27,6 +27,7 @@ from latentrt.engines.profiled import Outputs, ProfiledEngine
 from latentrt.engines.tensor import Feeds
 
 GPUS = ["sm80", "sm89"]
+CARD = "a GPU"  # which of a kind is in this machine
 opened: list[str] = []  # the keys of engines, in the order in which they were opened
 resident: dict[str, int | None] = {}  # by component: the bytes of weights that its engine was last let have
 
@@ -70,6 +71,9 @@ class SizedBackend:
 
     def obstacle(self) -> str | None:
         return None
+
+    def gpu_name(self) -> str:
+        return CARD
 
     def build(self, bundle: Bundle, component: str, folder: Path, report: Report = no_report) -> None:
         ort.BACKEND.build(bundle, component, folder, report)
