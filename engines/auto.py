@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from . import store
 from .backend import backend_names
 from .bundle import Bundle
 from .choice import Choice, Wanted, choices
@@ -31,8 +30,8 @@ class _Candidate:
         for choice in self.found:
             if choice.record is None:
                 return f"nothing has verified its {choice.component}{self._build()}"
-            if reason := store.refusal(choice.bundle, choice.record):
-                return reason
+            if choice.refusal is not None:
+                return choice.refusal
         return None
 
     def __str__(self) -> str:

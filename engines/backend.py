@@ -89,6 +89,27 @@ class SharingBackend(Protocol):
         """The same backend; engines that it opens share what lies in `scratch`."""
 
 
+@runtime_checkable
+class GpuBackend(Protocol):
+    """A backend whose engines run on a GPU, of which the key names the kind at most."""
+
+    def gpu_name(self) -> str:
+        """What the GPU calls itself that engines run on here: `"NVIDIA H100 80GB HBM3"`.
+
+        Raises:
+            EngineError: there is none.
+        """
+
+
+def device_name(backend: Backend) -> str:
+    """The device that a check here is made on, as far as a key leaves that open: a GPU's name; "" for a processor.
+
+    Raises:
+        EngineError: there is no such device.
+    """
+    return backend.gpu_name() if isinstance(backend, GpuBackend) else ""
+
+
 def built_folder(backend: Backend, bundle: Bundle, component: str, folder: Path | None) -> Path:
     """The folder that `open` was given, of a backend that opens only what was built, and only where it can run.
 

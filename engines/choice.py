@@ -71,6 +71,11 @@ class Choice:
             return None
         return profiles_for(self.bundle, self.component, self.record.options)
 
+    @property
+    def refusal(self) -> str | None:
+        """Why it is not opened unless someone asks for it in so many words, as `store.refusal`; None where it is."""
+        return None if self.record is None else store.refusal(self.bundle, self.record, self.backend)
+
     def open(self, resident: int | None = None) -> Engine:
         """Open it, once its files are checked; `resident` bounds the bytes of weights that an engine keeps on the GPU.
 
@@ -115,7 +120,7 @@ def choices(bundle: Bundle, component: str, wanted: Wanted) -> list[Choice]:
             library is not installed, or it cannot run here.
     """
     found = fitting(bundle, component, wanted)
-    reasons = [None if choice.record is None else store.refusal(bundle, choice.record) for choice in found]
+    reasons = [choice.refusal for choice in found]
     passed = [choice for choice, reason in zip(found, reasons, strict=True) if reason is None]
     if not passed and not wanted.allow_unverified:
         raise EngineError(reasons[0])

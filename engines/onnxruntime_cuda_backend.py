@@ -147,6 +147,11 @@ class OnnxRuntimeCudaBackend:
         reason: str | None = cuda.no_gpu(self.device)
         return reason
 
+    def gpu_name(self) -> str:
+        cuda = importlib.import_module(".trt.cuda", __package__)
+        name: str = cuda.find_gpu(self.device).name
+        return name
+
     def build(self, bundle: Bundle, component: str, folder: Path, report: Report = no_report) -> None:
         report("preparing the graph", 0)
         precision = engine_precision(bundle, component, self.options.precision)

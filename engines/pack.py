@@ -24,8 +24,8 @@ def pack(
     """Copy what drawing takes, and nothing else, to the folder `output`; returns it, opened and checked.
 
     `engines` are ids; without one, all that fit this machine and passed their check. Of a component that has one, its
-    graph, weights and recorded answers stay behind (the answers come along while an engine is yet to be checked on its
-    target); of one that has none, all stays as it is. `decoders` are names; without one, all.
+    graph, weights and recorded answers stay behind (the answers come along where an engine may have to be checked on
+    its target); of one that has none, all stays as it is. `decoders` are names; without one, all.
 
     Raises:
         InputError: no engine or decoder of this name.
@@ -114,9 +114,14 @@ def _component(bundle: Bundle, name: str, records: Sequence[EngineRecord]) -> Co
         stated,
         graph=None,
         weights=(),
-        golden=stated.golden if any(record.verification is None for record in records) else None,
+        golden=stated.golden if any(map(_to_be_checked, records)) else None,
         packed=Packed(engines=ids, graph=graph, weights=weights),
     )
+
+
+def _to_be_checked(record: EngineRecord) -> bool:
+    """Whether a target may ask for a check before it opens the engine: it was never checked, or on a GPU of ours."""
+    return record.verification is None or bool(record.verification.device)
 
 
 def _needed(manifest: Manifest, listed: Mapping[str, object]) -> set[str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from .atomic import new_file, new_folder
-from .backend import Backend, Report, no_report
+from .backend import Backend, Report, device_name, no_report
 from .bundle import ENGINES, Bundle, sha256
 from .derived import built_cases
 from .errors import CheckFailedError, EngineError, OutputError
@@ -120,7 +120,7 @@ def _checked(backend: Backend, bundle: Bundle, component: str, folder: Path) -> 
             f"the {backend.name} engine of {component} is not what PyTorch answered: {found}; "
             "it was not kept; report the versions that 'latentrt inspect' shows"
         )
-    return verification
+    return msgspec.structs.replace(verification, device=device_name(backend))
 
 
 def find(backend: Backend, bundle: Bundle, component: str, *, allow_unverified: bool = False) -> Path | None:
@@ -135,7 +135,7 @@ def find(backend: Backend, bundle: Bundle, component: str, *, allow_unverified: 
     if not folder.exists():
         return None
     record = read_record(folder)
-    reason = refusal(bundle, record)
+    reason = refusal(bundle, record, backend)
     if reason is not None and not allow_unverified:
         raise EngineError(reason)
     check_listed(bundle, record)
@@ -143,16 +143,21 @@ def find(backend: Backend, bundle: Bundle, component: str, *, allow_unverified: 
     return folder if record.files else None
 
 
-def refusal(bundle: Bundle, record: EngineRecord) -> str | None:
-    """Why an engine is not opened unless someone asks for it in so many words: its last check; None once it passed."""
+def refusal(bundle: Bundle, record: EngineRecord, backend: Backend | None = None) -> str | None:
+    """Why an engine is not opened unless someone asks for it in so many words: its last check; None once it passed.
+
+    With a `backend` that engine was checked on the device that it runs on here, too, and not on another that its key
+    fits.
+    """
     what = f"the {record.key.backend} engine of {record.key.component}"
+    verify = f"run 'latentrt verify {bundle.root} --engine {record.key.backend}'"
     if record.verification is None:
-        return (
-            f"{what} was built for this machine, and not yet checked on it: run "
-            f"'latentrt verify {bundle.root} --engine {record.key.backend}'"
-        )
+        return f"{what} was built for this machine, and not yet checked on it: {verify}"
     if record.verification.passed:
-        return None
+        there = record.verification.device
+        if backend is None or there == (here := device_name(backend)):
+            return None
+        return f"{what} was checked on {there or 'another device'}, and not yet on this machine's {here}: {verify}"
     return (
         f"{what} failed verification: {'; '.join(record.verification.failures)}; "
         f"build or verify it again, or ask for it with --allow-unverified (allow_unverified=True)"
@@ -162,7 +167,8 @@ def refusal(bundle: Bundle, record: EngineRecord) -> str | None:
 def keep(backend: Backend, bundle: Bundle, component: str, verification: Verification) -> None:
     """Put the outcome of a later check in place of the one that the engine's record has.
 
-    An engine that was not built, but opened from the bundle's graph, has a record as long as it fails.
+    With it the name of the backend's device is kept. An engine that was not built, but opened from the bundle's graph,
+    has a record as long as it fails.
 
     Raises:
         EngineError: the engine is damaged.
@@ -170,10 +176,11 @@ def keep(backend: Backend, bundle: Bundle, component: str, verification: Verific
     """
     key = backend.key(bundle, component)
     folder = engine_folder(bundle, key)
+    verification = msgspec.structs.replace(verification, device=device_name(backend))
     if folder.exists():
         record = load_record(folder)
         if record.files or not verification.passed:
-            nothing_new = record.verification is not None and record.verification.passed and verification.passed
+            nothing_new = refusal(bundle, record, backend) is None and verification.passed
             with suppress(OutputError) if nothing_new else nullcontext(), new_file(folder / RECORD) as beside:
                 _write_record(beside, msgspec.structs.replace(record, verification=verification))
         else:

@@ -52,6 +52,7 @@ class Verification(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     error: float | None  # the largest, in the threshold's metric (and on unit scale if it is scaled); None: no number
     checks: int
     failures: tuple[str, ...]  # the first ten, a line each
+    device: str = ""  # the GPU that it ran on, by its name; a processor is in the engine's key
 
     @property
     def passed(self) -> bool:

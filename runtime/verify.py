@@ -10,7 +10,7 @@ import msgspec
 
 from latentrt.engines import store
 from latentrt.engines.auto import AUTO, choose
-from latentrt.engines.backend import DEFAULT
+from latentrt.engines.backend import DEFAULT, device_name
 from latentrt.engines.bisect import Departure, bisect
 from latentrt.engines.bundle import Bundle
 from latentrt.engines.choice import Choice, Wanted, fitting
@@ -67,8 +67,9 @@ class _Trial:
 
     @property
     def unchecked(self) -> bool:
-        """Whether nothing was known of it yet."""
-        return self.choice.record is not None and self.choice.record.verification is None
+        """Whether nothing was known yet of it on this device."""
+        record, here = self.choice.record, device_name(self.choice.backend)
+        return record is not None and (record.verification is None or record.verification.device != here)
 
 
 def verify_bundle(
@@ -105,16 +106,8 @@ def verify_bundle(
     for component in bundle.manifest.components:
         report(f"checking {component}")
         trials += _try_all(bundle, component, wanted, sizes, skipped)
-    # before pictures are drawn: with what was never checked, now that it passed, and not with what failed. What had
-    # failed before, maybe in a picture, is not cleared before that, too, is drawn
-    told = [trial for trial in trials if trial.unchecked or not trial.passed]
-    for trial in told:
-        _keep(trial)
     departures = {trial.key: _departure(trial, report) for trial in trials if find_departure and not trial.passed}
-    drawn = _draw(bundle, wanted, trials, report, skipped)
-    for trial in trials:
-        if trial.blamed or trial not in told:
-            _keep(trial)
+    drawn = _draw_and_keep(bundle, wanted, trials, report, skipped)
     every = [check for trial in trials for check in trial.checks] + drawn
     return VerifyReport(
         bundle=bundle.hash,
@@ -172,6 +165,24 @@ def _try(choice: Choice, recorded: list[GoldenCase], sizes: Sequence[Size]) -> _
         recorded, derived = ([case for case in cases if engine.takes(case.inputs)] for cases in (recorded, derived))
         checks = check_calls(engine, recorded, threshold) + check_calls(engine, derived, threshold, "derived")
     return _Trial(choice, recorded + derived, checks)
+
+
+def _draw_and_keep(
+    bundle: Bundle, wanted: Wanted, trials: Sequence[_Trial], report: Report, skipped: list[str]
+) -> list[Check]:
+    """As `_draw`; the outcome is kept with each engine.
+
+    For what was never checked here, and what failed, that is before pictures are drawn: with the one, and not with the
+    other. An engine that had failed earlier, maybe in a picture, is cleared by pictures alone.
+    """
+    told = [trial for trial in trials if trial.unchecked or not trial.passed]
+    for trial in told:
+        _keep(trial)
+    drawn = _draw(bundle, wanted, trials, report, skipped)
+    for trial in trials:
+        if trial.blamed or trial not in told:
+            _keep(trial)
+    return drawn
 
 
 def _draw(bundle: Bundle, wanted: Wanted, trials: Sequence[_Trial], report: Report, skipped: list[str]) -> list[Check]:

@@ -61,6 +61,10 @@ class FamilyBackend(ABC):
     def obstacle(self) -> str | None:
         """As `Backend.obstacle`."""
 
+    def gpu_name(self) -> str:
+        """As `GpuBackend.gpu_name`."""
+        return cuda.find_gpu(self.device).name
+
     @abstractmethod
     def _device(self) -> str:
         """What an engine is tied to, in the words of its key."""

@@ -159,6 +159,25 @@ def test_an_engine_is_checked_at_shapes_of_which_nothing_is_recorded(
     assert record.verification.checks == len(options.tokens)
 
 
+def test_an_engine_that_passed_on_another_card_of_its_kind_is_checked_on_this_one_first(
+    opened: Bundle, build, sized, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = build(SMALL)
+    assert record.verification is not None
+    assert record.verification.device == "a GPU"
+    monkeypatch.setattr(sized_backend, "CARD", "another GPU")
+    assert misfit(opened, record) is None
+    said = f"was checked on a GPU, and not yet on this machine's another GPU: run 'latentrt verify {opened.root}"
+    with pytest.raises(EngineError, match=re.escape(said)):
+        choices(opened, "unet", SIZED)
+    backend = replace(sized, options=record.options)
+    store.keep(backend, opened, "unet", record.verification)
+    assert [choice.key for choice in choices(opened, "unet", SIZED)] == [record.key]
+    monkeypatch.setattr(sized_backend, "CARD", "a GPU")
+    with pytest.raises(EngineError, match="was checked on another GPU, and not yet on"):
+        choices(opened, "unet", SIZED)
+
+
 def test_only_the_engine_that_is_opened_is_hashed(opened: Bundle, build, monkeypatch: pytest.MonkeyPatch) -> None:
     record, other = build(SMALL, precision="fp32"), build(SMALL)
     hashed: list[Path] = []

@@ -149,6 +149,19 @@ def test_answers_travel_with_an_engine_that_is_yet_to_be_checked(
     open_engine(packed, "unet", Wanted(engine="sized")).close()
 
 
+def test_answers_travel_with_an_engine_that_was_checked_on_a_gpu_of_ours(
+    opened: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sized = replace(sized_backend.register(monkeypatch), options=BuildOptions(sizes=((32, 16),)))
+    record, _ = store.build(sized, opened, "unet")
+    packed = pack(opened, tmp_path / "packed", engines=[record.key.id])
+    assert packed.component("unet").golden is not None
+    open_engine(packed, "unet", Wanted(engine="sized")).close()
+    monkeypatch.setattr(sized_backend, "CARD", "another GPU")
+    with pytest.raises(EngineError, match="not yet on this machine's another GPU"):
+        open_engine(packed, "unet", Wanted(engine="sized"))
+
+
 def test_a_packed_demo_draws_the_same_picture(demo_bundle: Path, tmp_path: Path, capfd) -> None:
     bundle = Path(shutil.copytree(demo_bundle, tmp_path / "bundle", copy_function=os.link))
     for name in ("text_encoder", "unet", "vae_decoder.ft-mse"):

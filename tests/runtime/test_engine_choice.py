@@ -199,7 +199,9 @@ def edit_record(bundle: Bundle, record: store.EngineRecord, verification: Verifi
     (store.engine_folder(bundle, record.key) / store.RECORD).write_bytes(msgspec.json.encode(changed))
 
 
-def test_inspect_engines_tells_what_each_is_and_which_part_of_its_key_differs(bundle: Path, build, capfd) -> None:
+def test_inspect_engines_tells_what_each_is_and_which_part_of_its_key_differs(
+    bundle: Path, build, capfd, monkeypatch
+) -> None:
     assert run(["inspect", str(bundle), "--engines"]) == 0
     assert capfd.readouterr().out.startswith("no engines in ")
     keys = build(WIDE)
@@ -211,9 +213,13 @@ def test_inspect_engines_tells_what_each_is_and_which_part_of_its_key_differs(bu
     assert "profile          height=2 rows=2 tokens=77 width=6" in block
     assert "built with       sizes 192x64" in block
     assert "on disk " in block
-    assert "verification     passed: relative l2 " in block
+    assert "verification     passed on a GPU: relative l2 " in block
     assert run(["inspect", str(bundle), "--engines"]) == 0
     assert capfd.readouterr().out.count("fits this machine") == 3
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr(sized_backend, "CARD", "another GPU")
+        assert run(["inspect", str(bundle), "--engines"]) == 0
+    assert capfd.readouterr().out.count("fits this machine; not yet checked on another GPU") == 3
     graph = bundle / "engines" / keys[UNET] / "graph.onnx"
     graph.write_bytes(graph.read_bytes()[:-1])
     assert run(["inspect", str(bundle), "--engines"]) == 0

@@ -29,6 +29,7 @@ from latentrt.engines.scratch import Scratch
 from latentrt.engines.tensor import Feeds
 
 GPUS = ["sm80", "sm89"]
+CARD = "a GPU"  # which of a kind is in this machine
 opened: list[str] = []  # the keys of engines, in the order in which they were opened
 shared: list[tuple[int, Scratch | None]] = []  # of each engine opened: the thread, and what it shares with others
 resident: dict[str, int | None] = {}  # by component: the bytes of weights that its engine was last let have
@@ -74,6 +75,9 @@ class SizedBackend:
 
     def obstacle(self) -> str | None:
         return None
+
+    def gpu_name(self) -> str:
+        return CARD
 
     def build(self, bundle: Bundle, component: str, folder: Path, report: Report = no_report) -> None:
         ort.BACKEND.build(bundle, component, folder, report)

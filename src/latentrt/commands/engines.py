@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from latentrt.engines import store
+from latentrt.engines.backend import device_name, get_backend
 from latentrt.engines.bundle import Bundle
 from latentrt.engines.choice import misfit
 from latentrt.engines.errors import EngineError
@@ -34,8 +35,12 @@ def fit(bundle: Bundle, record: store.EngineRecord, device: int) -> str:
         return reason
     if record.verification is None:
         return "fits this machine; not yet checked on it"
-    failures = record.verification.failures
-    return f"failed verification: {'; '.join(failures)}" if failures else "fits this machine"
+    if failures := record.verification.failures:
+        return f"failed verification: {'; '.join(failures)}"
+    here = device_name(get_backend(record.key.backend, record.options, device))
+    return (
+        "fits this machine" if record.verification.device == here else f"fits this machine; not yet checked on {here}"
+    )
 
 
 def _lines(bundle: Bundle, record: store.EngineRecord, device: int) -> Iterator[str]:
@@ -71,5 +76,5 @@ def _verification(record: store.EngineRecord) -> str:
     if found is None:
         return "none yet: built for a machine that was not there"
     error = "no number" if found.error is None else f"{found.threshold.metric.replace('_', ' ')} {found.error:.1e}"
-    verdict = "passed" if found.passed else "failed"
+    verdict = ("passed" if found.passed else "failed") + (f" on {found.device}" if found.device else "")
     return f"{verdict}: {error} (limit {found.threshold.value:.1e}), {found.checks} checks"
