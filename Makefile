@@ -8,8 +8,8 @@ BIN := $(VENV)/bin
 demo: $(VENV)/installed  ## export, build and generate the demo pictures
 	$(BIN)/python -m latentrt.benchmarks.demo
 
-test: $(VENV)/installed  ## the whole test suite
-	$(BIN)/python -m pytest
+test: $(VENV)/installed  ## the whole test suite, in two processes
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 test-full: $(VENV)/installed  ## the tests that need 9 GB of memory, 20 GB of disk and half an hour
 	$(BIN)/python -m pytest -m full
