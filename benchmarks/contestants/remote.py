@@ -36,6 +36,7 @@ class Remote:
     ) -> None:
         self.log = log
         self._stream = log.open("wb")
+        self._unread = b""
         self.started = time.perf_counter()
         self._process = subprocess.Popen(
             [*command],
@@ -128,16 +129,16 @@ class Remote:
     def _line(self, until: float) -> bytes | None:
         """What comes up to the end of a line, or of the process; None where time ends first."""
         assert self._process.stdout is not None
-        line = b""
-        while not line.endswith(b"\n"):
+        while b"\n" not in self._unread:
             ready, _, _ = select.select([self._process.stdout], [], [], max(0.0, until - time.monotonic()))
             if not ready:
                 return None
             part = self._process.stdout.read(65536)
             if not part:
                 break
-            line += part
-        return line
+            self._unread += part
+        line, end, self._unread = self._unread.partition(b"\n")
+        return line + end
 
 
 def last_words(log: Path) -> str:

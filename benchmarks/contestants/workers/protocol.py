@@ -144,7 +144,8 @@ class Contestant(ABC):
 
     def files(self, model: Path) -> int:
         """Bytes on disk of the model that was opened."""
-        return sum(file.stat().st_size for file in model.rglob("*") if file.is_file())
+        files = [model] if model.is_file() else model.rglob("*")
+        return sum(file.stat().st_size for file in files if file.is_file())
 
     def gpu_peak(self) -> int | None:
         """Bytes of the GPU that were taken at most; None where it runs on the CPU or does not know."""

@@ -55,10 +55,10 @@ def test_an_environment_is_made_once_and_says_what_is_in_it(requirements: Path, 
 
 def test_other_requirements_have_another_environment(requirements: Path, tmp_path: Path) -> None:
     first, _ = environment(ENTRY, tmp_path / "cache", None, print)
-    (requirements / "tiny.txt").write_text("", encoding="utf-8")
+    (requirements / "tiny.txt").write_text("Tiny.Package==1.2\n", encoding="utf-8")
     second, found = environment(ENTRY, tmp_path / "cache", None, print)
     assert first != second
-    assert found.versions == {}
+    assert found.requirements == ("Tiny.Package==1.2",)
 
 
 def test_what_pip_cannot_find_is_the_reason_and_nothing_is_left(requirements: Path, tmp_path: Path) -> None:
