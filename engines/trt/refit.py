@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..bundle import Bundle
-from ..derived import derived_cases
+from ..derived import built_cases
 from ..engine import Engine
 from ..errors import CheckFailedError, EngineError
 from ..golden import golden_cases
@@ -59,7 +59,7 @@ def check_refitted(engine: Engine, bundle: Bundle, options: BuildOptions) -> Non
     """
     threshold = component_threshold(bundle.component(engine.name), engine.key.precision)
     recorded = golden_cases(bundle, engine.name)
-    derived = derived_cases(bundle, engine.name, options.sizes, recorded)
+    derived = built_cases(bundle, engine.name, options, recorded)
     checks = check_calls(engine, [case for case in recorded if engine.takes(case.inputs)], threshold)
     checks += check_calls(engine, [case for case in derived if engine.takes(case.inputs)], threshold, "derived")
     found = summary(checks, threshold)
