@@ -82,6 +82,7 @@ def test_a_network_that_cannot_be_traced_says_why(outlines: list[Network], elsew
         traced["text_encoder"]()
 
 
+@pytest.mark.full  # half a minute: a whole export, and each trace in a process of its own
 def test_a_script_without_a_main_guard_may_export(tiny_source: Path, tmp_path: Path) -> None:
     """Processes started by Python's multiprocessing would run such a script again."""
     script = f"""
