@@ -114,8 +114,8 @@ class Pipeline:
         sizes, each is opened when a request first needs it. A file is checked against its hash before it is used. An
         engine that failed `latentrt verify` is opened only with `allow_unverified`; the pictures say so.
 
-        `engine="auto"` takes the best backend that is installed, can run here, and has engines or opens graphs;
-        `Pipeline.chosen_because` says which and why.
+        `engine="auto"` takes the best backend that is installed, can run here, and whose engines were built and
+        verified; where none were, the best that opens graphs. `Pipeline.chosen_because` says which and why.
 
         With `tile` latents larger than that on a side are decoded in overlapping tiles (`runtime/tiling.py`): less
         memory, and a picture that differs a little.
