@@ -48,7 +48,7 @@ def test_the_committed_figures_are_whole_and_say_what_the_page_says() -> None:
         assert all(one["seconds"] > 0 for one in found["points"])
         assert found["points"][-1]["relative L2"] < found["points"][0]["relative L2"] / 10
     at_20 = {name: found["points"][STEPS.index(20)]["relative L2"] for name, found in figures.items()}
-    assert at_20["dpmpp_2m"] < at_20["euler"] / 2
+    assert at_20["dpmpp_2m, karras"] < at_20["euler"] / 3  # of second order, and small steps where the path ends
 
 
 @measured
