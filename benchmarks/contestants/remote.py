@@ -17,7 +17,10 @@ _GRACE = 10.0  # seconds that a process has to end by itself once nothing more w
 
 
 class Refused(Exception):  # noqa: N818 - no error of ours: a contestant that cannot run, and why
-    """One line that says why a contestant did not answer."""
+    """One line that says why a contestant did not answer. Results are passed on: the user's own folder is "~" in it."""
+
+    def __init__(self, words: str) -> None:
+        super().__init__(words.replace(str(Path.home()), "~"))
 
 
 class Remote:
