@@ -97,6 +97,7 @@ class Run:
         finally:
             if exporting is not None and exporting.poll() is None:
                 exporting.kill()
+                exporting.wait()
             field.close(None)
             self._save()
         print(engines_gpu_table(self.figures))
