@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 from latentrt.engines.atomic import new_folder
@@ -34,9 +35,8 @@ def check_source(bundle: Bundle, source: Path) -> None:
             f"{bundle.root} decodes with {bundle.manifest.default_decoder}, which is not in {source}: "
             f"compare a bundle whose default is {OWN_DECODER}"
         )
-    names = [name for name in stated.get("source.files", "").split(", ") if name]
     try:
-        found = combined_sha256({name: file_sha256(source / name) for name in names}) if names else file_sha256(source)
+        found = source_hash(bundle, source)
     except OSError as error:
         raise InputError(f"{source} is not what {bundle.root} was exported from: {error}") from error
     if found != stated[_SOURCE]:
@@ -44,6 +44,27 @@ def check_source(bundle: Bundle, source: Path) -> None:
             f"{source} is not what {bundle.root} was exported from: expected {stated.get('source')} with SHA-256 "
             f"{stated[_SOURCE][:12]}…, found {found[:12]}…; name that one, or export this one"
         )
+
+
+def source_hash(bundle: Bundle, source: Path) -> str:
+    """SHA-256 of a checkpoint as the bundle's provenance states it: of a file, or of a folder's files by name.
+
+    Raises:
+        OSError: a file that the bundle was exported from cannot be read.
+    """
+    names = [name for name in bundle.manifest.provenance.get("source.files", "").split(", ") if name]
+    return combined_sha256({name: _hashed(source / name) for name in names}) if names else _hashed(source)
+
+
+def _hashed(file: Path) -> str:
+    state = file.stat()
+    return _hash_once(file, state.st_size, state.st_mtime_ns)
+
+
+@cache
+def _hash_once(file: Path, _size: int, _changed: int) -> str:
+    """Gigabytes, which the command and every peer ask for; read again only where the file has changed."""
+    return file_sha256(file)
 
 
 def model_for(

@@ -12,6 +12,7 @@ from latentrt.export.demo.scenes import Scene, held_out_scenes, plain_caption
 
 from ..scene_checker import Sighting, look
 
+ADHERENCE = "adherence"  # its key among a contestant's figures
 GUIDANCE, STEPS, SAMPLER = 3.0, 20, "dpmpp_2m"  # what the committed shares were drawn with; seed = index
 
 

@@ -22,10 +22,8 @@ from latentrt.export.demo.scenes import plain_caption
 
 from ..report import write_report
 from ..trial.results import Results, read_results, write_results
-from .adherence import adherence, held_out, scenes_of
+from .adherence import ADHERENCE, adherence, held_out, scenes_of
 from .band import Band
-
-ADHERENCE = "adherence"
 
 
 def main() -> None:

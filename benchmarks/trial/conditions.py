@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
-import subprocess
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +10,7 @@ from pathlib import Path
 
 import msgspec
 
+from ..nvidia_smi import asked
 from .results import Conditions
 
 MOST_OTHERS = 0.15  # cores: from here on other processes are heard in the figures
@@ -180,14 +179,8 @@ def _clocks() -> list[float]:
 
 
 def _gpu_clocks() -> list[float]:
-    if shutil.which("nvidia-smi") is None:
-        return []
-    asked = ["nvidia-smi", "--query-gpu=clocks.sm", "--format=csv,noheader,nounits"]
-    try:
-        told = subprocess.run(asked, capture_output=True, text=True, timeout=10, check=False).stdout
-        return [float(line) for line in told.splitlines()]
-    except (OSError, ValueError, subprocess.TimeoutExpired):
-        return []
+    told = [clock for [clock] in asked("clocks.sm")]
+    return [float(clock) for clock in told] if all(clock.isdecimal() for clock in told) else []
 
 
 def _number(file: Path) -> int | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +10,6 @@ from pathlib import Path
 from latentrt.benchmarks.contestants import environments, models, registry
 from latentrt.engines.bundle import Bundle
 from latentrt.engines.errors import InputError
-from latentrt.engines.hashing import file_sha256
 
 from .contender import Contender, Equipped, Process
 
@@ -107,18 +105,16 @@ def parse_environments(words: Sequence[str]) -> dict[str, Path]:
 
 
 def source_hash(source: Path, bundle: Bundle) -> str:
-    """SHA-256 of a checkpoint as the bundle's provenance states it: of a file, or of a folder's files by name.
+    """As `models.source_hash`, with the words of the command line.
 
     Raises:
         InputError: it is not there, or lacks a file that the bundle was exported from.
     """
     try:
-        if source.is_file():
-            return file_sha256(source)
-        listed = bundle.manifest.provenance.get("source.files", "").split(", ")
-        lines = "".join(f"{file_sha256(source / name)}  {name}\n" for name in sorted(listed) if name)
+        return models.source_hash(bundle, source)
+    except IsADirectoryError as error:
+        raise InputError(
+            f"--source {source} is a folder, and the bundle was exported from a single file: give that"
+        ) from error
     except OSError as error:
         raise InputError(f"--source {source}: cannot read {error.filename}: {error.strerror}") from error
-    if not lines:
-        raise InputError(f"--source {source} is a folder, and the bundle was exported from a single file: give that")
-    return hashlib.sha256(lines.encode()).hexdigest()

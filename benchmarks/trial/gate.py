@@ -12,6 +12,7 @@ from .journal import unlike
 from .results import Contestant, Machine, Metric, Results, Settings
 from .slowdown import Slowdown, slowdown, told
 
+FURTHER = 3  # times the turns that were asked for: what a gate in doubt may take in all
 OURS = "latentrt"  # the contestants that a gate is for; peers are not ours to hold
 # how much was measured, and of whom, does not change what a figure means; the bundle is what may have changed
 _FREE = (

@@ -32,7 +32,7 @@ from ..gpu_libraries import environment as variables
 from ..machine import write_result
 from .choose import Counts, Wishes, choose_settings
 from .contender import Contender, Equipped, Process
-from .gate import Finding, Limits, judge
+from .gate import FURTHER, Finding, Limits, judge
 from .measure import measure
 from .progress import Silent
 from .results import Results, Settings
@@ -40,7 +40,6 @@ from .results import Results, Settings
 ENGINE = "latentrt:onnxruntime"
 SLOWER = 0.10
 LIMITS = Limits(max_slowdown=0.05, min_psnr=40.0)
-FURTHER = 3  # as the command: times the turns that were asked for, at most
 SPOILT = "up_blocks.1.resnets.0.conv1.weight"  # of the UNet: one layer of many
 NOISE = 0.5  # of the layer's own spread, added to it
 

@@ -18,10 +18,9 @@ from latentrt.runtime.prompt.token_table import TokenTable
 from latentrt.runtime.tokenizer import ClipTokenizer
 
 from .kept import Kept
+from .plan import GOLDEN, NETWORKS, VAE_DECODER
 
-GOLDEN = "golden"  # its name as a reference
-_ROLES = (TEXT_ENCODER, UNET, "vae_decoder")  # as contestants call the networks
-_TOLD = {TEXT_ENCODER: "last_hidden_state", UNET: "out_sample", "vae_decoder": "sample"}  # what all of them answer
+_TOLD = {TEXT_ENCODER: "last_hidden_state", UNET: "out_sample", VAE_DECODER: "sample"}  # what all of them answer
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +50,7 @@ def golden(bundle: Bundle, folder: Path) -> Golden:
     trajectories = load_trajectories(bundle, path) if path else []
     pictures = tuple(_write_picture(folder / f"golden-{one.facts.name}.npz", one) for one in trajectories)
     feeds, outputs = {}, {}
-    for role in _ROLES:
+    for role in NETWORKS:
         call = _call(bundle, role)
         if call is not None:
             feeds[role] = _write(folder / f"golden-{role}-feeds.npz", **call.inputs)
@@ -66,7 +65,7 @@ def golden(bundle: Bundle, folder: Path) -> Golden:
 
 def _call(bundle: Bundle, role: str) -> GoldenCase | None:
     """The largest recorded call of a network, whose time is the most like a picture's; None where none is recorded."""
-    name = decoder_component(bundle.manifest.default_decoder) if role == "vae_decoder" else role
+    name = decoder_component(bundle.manifest.default_decoder) if role == VAE_DECODER else role
     if bundle.component(name).golden is None:
         return None
     cases = golden_cases(bundle, name)

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import os
 import platform
-import shutil
-import subprocess
 
 from latentrt.benchmarks.machine import processor
 
+from ..nvidia_smi import asked
 from .results import Machine
 
 
 def this_machine() -> Machine:
     """Processor, the cores that we may use, memory; and of the first GPU, its name and driver."""
-    gpu, driver = _gpu()
+    gpu, driver = next(iter(asked("name", "driver_version")), (None, None))
     return Machine(
         processor=processor(),
         cores=len(os.sched_getaffinity(0)),
@@ -23,15 +22,3 @@ def this_machine() -> Machine:
         gpu=gpu,
         driver=driver,
     )
-
-
-def _gpu() -> tuple[str | None, str | None]:
-    if shutil.which("nvidia-smi") is None:
-        return None, None
-    asked = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
-    try:
-        told = subprocess.run(asked, capture_output=True, text=True, timeout=10, check=True).stdout
-    except (OSError, subprocess.SubprocessError):
-        return None, None
-    name, _, driver = told.partition("\n")[0].partition(", ")
-    return (name, driver) if name and driver else (None, None)

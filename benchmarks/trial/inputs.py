@@ -16,9 +16,9 @@ from latentrt.engines.manifest import TEXT_ENCODER, UNET
 from latentrt.runtime.noise import TorchCpuNoise
 from latentrt.runtime.tokenizer import ClipTokenizer
 
+from .plan import VAE_DECODER
 from .results import Settings
 
-VAE_DECODER = "vae_decoder"
 _TIMESTEP = 500.0  # of a single call; a network takes the same time for each
 _FEED_SEED = 20_240_229
 

@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from latentrt.engines.manifest import TEXT_ENCODER, UNET
+
 from .results import Settings
 
 PICTURE, COLD_START, OPENING, MEMORY = "picture", "cold start", "opening", "memory"
 KEPT = "kept"  # the pictures, by prompt, that accuracy is computed from
-GOLDEN = "golden"  # those that the bundle has PyTorch's own of
+GOLDEN = "golden"  # those that the bundle has PyTorch's own of, and its name as a reference
 COMPONENT, BATCH, CLIENTS = "component", "batch", "clients"
 REQUESTS = 2  # of each client, in a turn
 WARMING_CALLS = 1
+VAE_DECODER = "vae_decoder"
+NETWORKS = (TEXT_ENCODER, UNET, VAE_DECODER)  # as contestants call them, whichever decoder it is
 
 
 @dataclass(frozen=True)

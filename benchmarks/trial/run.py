@@ -11,16 +11,15 @@ from typing import Self
 from latentrt.benchmarks.contestants.remote import Refused
 
 from .contender import Contender
-from .inputs import VAE_DECODER, Inputs
+from .inputs import Inputs
 from .journal import Failed, Journal, Ready
-from .plan import COLD_START, GOLDEN, PICTURE, Task, tasks, turns
+from .plan import COLD_START, GOLDEN, NETWORKS, PICTURE, Task, tasks, turns
 from .progress import Progress
 from .recorded import Recorded
 from .seat import Seat
 from .yardstick import Yardstick
 
 ROOM = 1.25  # of the largest peak: what must be free for one more process to be opened beside those that are
-_NETWORKS = ("text_encoder", "unet", VAE_DECODER)  # that are expected of a contestant before it tells
 
 
 class Trial:
@@ -117,7 +116,7 @@ class Trial:
 
     def _missing(self, name: str, number: int) -> list[Task]:
         seat = self._seats.get(name)
-        components = seat.components if seat is not None and seat.components else _NETWORKS
+        components = seat.components if seat is not None and seat.components else NETWORKS
         planned = tasks(self._settings, components, number)
         if number >= self._settings.rounds:
             planned = [task for task in planned if task.what == PICTURE]

@@ -13,7 +13,7 @@ from PIL import Image
 from latentrt.engines.atomic import new_file
 from latentrt.export.demo.scenes import SIZE
 
-from ..quality.adherence import adherence, scenes_of
+from ..quality.adherence import ADHERENCE, adherence, scenes_of
 from .accuracy import compare
 from .conditions import summed
 from .journal import Declined, Failed, Line, Measured, Ready, read_journal
@@ -192,7 +192,7 @@ class _Gathered:
         if scenes is None or not pictures or (settings.width, settings.height) != (SIZE, SIZE):
             return {}
         images = [np.asarray(read_arrays(file)["images"][0], np.uint8) for file in pictures]
-        return {"adherence": adherence(images, scenes)["all"]}
+        return {ADHERENCE: adherence(images, scenes)["all"]}
 
     def _notes(self, opened: list[dict[str, Any]]) -> Iterator[str]:
         yield from dict.fromkeys(note for found in opened for note in found.get("notes", ()))

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from workers.protocol import Asked, Contestant, Drawn, serve  # as in a contestant's own environment
+from workers.contestant import Asked, Contestant, Drawn  # as in a contestant's own environment
+from workers.protocol import serve
 
 _TICK = 2.0**-10  # seconds, nearly a millisecond: sums of it are exact
 

@@ -1,1 +1,1 @@
-"""What runs inside a contestant's own process. Only `protocol` is shared: an environment has that contestant alone."""
+"""What runs inside a contestant's own process: nothing of another's, so that each environment holds one alone."""

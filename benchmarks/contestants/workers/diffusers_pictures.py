@@ -9,7 +9,7 @@ import diffusers
 import numpy as np
 import torch
 
-from .protocol import Array, Asked, Clock, Drawn, counted
+from .contestant import Array, Asked, Clock, Drawn, counted
 
 diffusers.utils.logging.set_verbosity_error()
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from .protocol import Array, Asked, Contestant, Drawn, serve
+from .contestant import Array, Asked, Contestant, Drawn
+from .protocol import serve
 
 SAMPLERS = {"euler": ("EULER_DISCRETE", "EulerDiscreteScheduler"), "ddim": ("DDIM", "DDIMScheduler")}
 _MILLISECONDS = 1e-3

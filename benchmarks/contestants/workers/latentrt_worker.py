@@ -20,7 +20,8 @@ from latentrt.runtime.request import Request, plan
 from latentrt.runtime.submission import Submission
 from latentrt.runtime.worker import Worker
 
-from .protocol import Array, Asked, Contestant, Drawn, by_clients, counted, serve
+from .contestant import Array, Asked, Contestant, Drawn, by_clients, counted
+from .protocol import serve
 
 VAE_DECODER = "vae_decoder"
 _UNIT_VARIANCE = frozenset({"ddim", "dpmpp_2m"})  # samplers whose latents diffusers divides by sqrt(1 + sigma^2)

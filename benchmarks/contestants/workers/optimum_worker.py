@@ -10,8 +10,9 @@ import onnxruntime as ort
 import torch
 from optimum.onnxruntime import ORTStableDiffusionPipeline
 
+from .contestant import Array, Asked, Contestant, Drawn
 from .diffusers_pictures import Pictures
-from .protocol import Array, Asked, Contestant, Drawn, serve
+from .protocol import serve
 
 
 class OptimumContestant(Contestant):

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from stable_diffusion_cpp import StableDiffusion, sd_log_callback, sd_set_log_callback
 
-from .protocol import Asked, Contestant, Drawn, serve
+from .contestant import Asked, Contestant, Drawn
+from .protocol import serve
 
 SAMPLERS = {"euler": "euler", "dpmpp_2m": "dpm++2m"}
 _ERROR = 3  # of its levels of messages: debug, information, warning, error

@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from diffusers import StableDiffusionPipeline
 
+from .contestant import Array, Asked, Contestant, Drawn
 from .diffusers_pictures import Pictures
-from .protocol import Array, Asked, Contestant, Drawn, serve
+from .protocol import serve
 
 
 class TorchContestant(Contestant):

@@ -16,7 +16,7 @@ from latentrt.benchmarks.trial import yardstick
 from latentrt.benchmarks.trial.choose import Counts, Wishes, choose_settings
 from latentrt.benchmarks.trial.contender import Contender
 from latentrt.benchmarks.trial.field import Places, field, source_hash
-from latentrt.benchmarks.trial.gate import Finding, Limits, check_baseline, judge
+from latentrt.benchmarks.trial.gate import FURTHER, Finding, Limits, check_baseline, judge
 from latentrt.benchmarks.trial.here import this_machine
 from latentrt.benchmarks.trial.measure import RESULTS, measure
 from latentrt.benchmarks.trial.progress import Progress
@@ -25,8 +25,6 @@ from latentrt.engines.bundle import Bundle
 from latentrt.engines.errors import CheckFailedError
 
 from .printing import one_line
-
-FURTHER = 3  # times the turns that were asked for: what a gate in doubt may take in all
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,8 +15,8 @@ from diffusers import DDIMScheduler, EulerDiscreteScheduler, PNDMScheduler, Stab
 from latentrt.benchmarks.contestants.models import check_source, model_for
 from latentrt.benchmarks.contestants.registry import contestant
 from latentrt.benchmarks.contestants.remote import Refused
+from latentrt.benchmarks.contestants.workers.contestant import Asked, Clock
 from latentrt.benchmarks.contestants.workers.diffusers_pictures import Pictures
-from latentrt.benchmarks.contestants.workers.protocol import Asked, Clock
 from latentrt.benchmarks.demo_model import CHECKPOINT
 from latentrt.engines.bundle import Bundle
 from latentrt.engines.errors import InputError

@@ -18,7 +18,8 @@ from latentrt.benchmarks.contestants.remote import Refused, Remote
 DUMMY = """
 import os, subprocess, sys, time
 import numpy as np
-from workers.protocol import Contestant, Drawn, serve
+from workers.contestant import Contestant, Drawn
+from workers.protocol import serve
 
 print("imported")
 print("17", flush=True)
