@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ..trial.results import PROMPT_TO_PNG, Contestant, Point, Results, Scope, Timing
+from ..trial.plan import VAE_DECODER
+from ..trial.results import DENOISE_DECODE, PROMPT_TO_PNG, Contestant, Point, Results, Scope, Timing
 from . import words
 from .accuracy_tables import floor_words, over_floor
 from .table import Table, in_order, ordered, picture_unit
@@ -61,9 +62,24 @@ def latency(results: Results, scope: Scope) -> Table | None:
     for name, timing in timings:
         numbers = (unit.number(seconds) for seconds in (timing.p90, timing.p99))
         ratio = words.digits(timing.p50 / first.p50)
-        rows.append((name, unit.number(timing.p50), _interval(unit, timing), *numbers, ratio, str(len(timing.samples))))
-    head = ("contestant", f"p50, {unit.name}", "95 % interval", "p90", "p99", f"p50 over {first_name}", "samples")
-    return Table(f"Latency, {scope}", head, tuple(rows), "The interval is that of the median, by bootstrap.")
+        rate = steps_per_second(results, name) if scope == DENOISE_DECODE else None
+        shown = (NONE if rate is None else words.digits(rate),) if scope == DENOISE_DECODE else ()
+        number = str(len(timing.samples))
+        rows.append((name, unit.number(timing.p50), _interval(unit, timing), *numbers, ratio, *shown, number))
+    rates = ("steps/s",) if scope == DENOISE_DECODE else ()
+    head = ("contestant", f"p50, {unit.name}", "95 % interval", "p90", "p99", f"p50 over {first_name}", *rates)
+    note = "The interval is that of the median, by bootstrap."
+    told = f"{note} Steps a second: without the decoder." if rates else note
+    return Table(f"Latency, {scope}", (*head, "samples"), tuple(rows), told)
+
+
+def steps_per_second(results: Results, name: str) -> float | None:
+    """Of denoising alone: `denoise+decode` without the decoder's calls, medians; None where one is unknown."""
+    one = results.contestants[name]
+    whole, decoder = one.latency.get(DENOISE_DECODE), one.parts.get(VAE_DECODER)
+    if whole is None or decoder is None or whole.p50 <= decoder:
+        return None
+    return results.settings.num_inference_steps / (whole.p50 - decoder)
 
 
 def starts(results: Results) -> Table | None:

@@ -1,9 +1,10 @@
 """How much slower one trial's pictures are than another's, and how sure that is.
 
-Turns are what is compared, for a turn's pictures share what the machine did then: by the low end of their pictures, as
-other work only ever adds to a time, divided by the low end of the yardsticks beside them, as a machine that is slower
-altogether is slower at these too. Pictures that other processes disturbed are left out. Where that leaves too few, the
-processor time of all of them is compared instead, which others hardly lengthen.
+Turns are what is compared: the mean logarithm of a turn's pictures, and that of the yardsticks beside them. A machine
+that is slower altogether is slower at both, so what the yardsticks explain is taken out. How far pictures follow them
+differs with what slows a machine down, and is found in the two trials themselves (analysis of covariance). Pictures
+that other processes disturbed are left out. Where that leaves too few, the processor time of all of them is compared
+instead, which others hardly lengthen.
 """
 
 from __future__ import annotations
@@ -19,13 +20,11 @@ from .conditions import MOST_OTHERS
 from .results import PROMPT_TO_PNG, Contestant
 from .statistics import LEVEL
 
-QUANTILE = 0.25  # of a turn's pictures, and of its yardsticks
 FEWEST_PICTURES = 2  # undisturbed, of a turn that counts; a turn may have had but one
 FEWEST_TURNS = 3  # that count: below that nothing can be said
-_OF_A_NORMAL = 1.4826  # standard deviations that are one median absolute deviation
-_OF_A_MEDIAN = sqrt(np.pi / 2)  # its standard error, in standard errors of a mean
+EXPECTED, OFF = 1.0, 0.25  # how far pictures follow the yardsticks before the turns tell more, and how sure that is
 
-Times = NDArray[np.float64]
+Logs = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -43,6 +42,14 @@ class Slowdown:
         return self.low > 0
 
 
+@dataclass(frozen=True)
+class Turns:
+    """Those of one trial that count: mean logarithms (turns,) of their pictures' seconds, and of the yardsticks'."""
+
+    pictures: Logs
+    yardsticks: Logs
+
+
 def slowdown(before: Contestant, now: Contestant, pictures: tuple[int, int], relative: bool) -> Slowdown | None:
     """Compare the warm pictures of two trials; None where neither the clock nor processor time can tell.
 
@@ -50,50 +57,59 @@ def slowdown(before: Contestant, now: Contestant, pictures: tuple[int, int], rel
         before: the baseline.
         now: what is held against it.
         pictures: of each turn, in each of the two.
-        relative: take times in units of the yardstick beside them.
+        relative: take out what the yardsticks explain, which are the same work in both.
     """
     on_gpu = now.memory is not None and now.memory.gpu is not None  # whose work is none of the processor's
     for by_processor in (False,) if on_gpu else (False, True):
-        a, b = (turns(one, count, relative, by_processor) for one, count in zip((before, now), pictures, strict=True))
-        if min(len(a), len(b)) >= FEWEST_TURNS:
-            return _compared(a, b, by_processor)
+        a, b = (turns(one, count, by_processor) for one, count in zip((before, now), pictures, strict=True))
+        if min(len(a.pictures), len(b.pictures)) >= FEWEST_TURNS:
+            return _compared(a, b, relative, by_processor)
     return None
 
 
-def _compared(a: Times, b: Times, by_processor: bool) -> Slowdown:
-    change = float(np.median(np.log(b)) - np.median(np.log(a)))
-    of_a, of_b = _variance(a), _variance(b)
-    spread = of_a + of_b
-    if spread == 0:  # not even a clock's last digit differed
-        return Slowdown(exp(change) - 1, exp(change) - 1, exp(change) - 1, by_processor)
-    # Welch's degrees of freedom: few turns say little of their own spread
-    freedom = spread**2 / (of_a**2 / (len(a) - 1) + of_b**2 / (len(b) - 1))
-    reach = float(students_t.ppf((1 + LEVEL) / 2, freedom)) * sqrt(spread)
-    return Slowdown(exp(change) - 1, exp(change - reach) - 1, exp(change + reach) - 1, by_processor)
-
-
-def turns(contestant: Contestant, pictures: int, relative: bool, by_processor: bool = False) -> Times:
-    """The low end of each turn that counts, in seconds or in yardsticks; at most (turns,)."""
-    samples = contestant.processor if by_processor else contestant.latency[PROMPT_TO_PNG].samples
-    seconds = np.asarray(samples)
+def turns(contestant: Contestant, pictures: int, by_processor: bool = False) -> Turns:
+    """The turns of one contestant; by the clock without the pictures that others disturbed."""
+    seconds = np.log(contestant.processor if by_processor else contestant.latency[PROMPT_TO_PNG].samples)
     yardstick = contestant.yardstick
-    units = np.asarray(yardstick.samples) if relative and yardstick is not None else np.ones(len(seconds))
+    beside = np.zeros(len(seconds)) if yardstick is None else np.log(yardstick.samples)
     disturbed = np.asarray(contestant.others or (0.0,) * len(seconds)) > MOST_OTHERS
     found = []
     for start in range(0, len(seconds), pictures):
         turn = slice(start, start + pictures)
         kept = np.ones(len(seconds[turn]), bool) if by_processor else ~disturbed[turn]
         if kept.sum() >= min(pictures, FEWEST_PICTURES):
-            seconds_low, units_low = (np.quantile(of[turn][kept], QUANTILE) for of in (seconds, units))
-            found.append(seconds_low / units_low)
-    return np.asarray(found, np.float64)
+            found.append((seconds[turn][kept].mean(), beside[turn][kept].mean()))
+    return Turns(*np.array(found, np.float64).reshape(-1, 2).T)
 
 
-def _variance(low_ends: Times) -> float:
-    """Of the median of their logarithms; an outlier among the turns has no say."""
-    logs = np.log(low_ends)
-    deviation = _OF_A_NORMAL * float(np.median(np.abs(logs - np.median(logs))))
-    return (_OF_A_MEDIAN * deviation) ** 2 / len(logs)
+def _compared(a: Turns, b: Turns, relative: bool, by_processor: bool) -> Slowdown:
+    slope, unsure = _followed(a, b) if relative else (0.0, 0.0)
+    left = [one.pictures - slope * one.yardsticks for one in (a, b)]
+    change = float(left[1].mean() - left[0].mean())
+    variances = [float(one.var(ddof=1)) / len(one) for one in left]
+    # Welch's degrees of freedom: few turns say little of their own spread
+    shares = sum(variance**2 / (len(one) - 1) for variance, one in zip(variances, left, strict=True))
+    reach = float(students_t.ppf((1 + LEVEL) / 2, sum(variances) ** 2 / shares)) if shares > 0 else 0.0
+    apart = unsure * float(b.yardsticks.mean() - a.yardsticks.mean())
+    reach *= sqrt(sum(variances) + apart**2)
+    return Slowdown(exp(change) - 1, exp(change - reach) - 1, exp(change + reach) - 1, by_processor)
+
+
+def _followed(a: Turns, b: Turns) -> tuple[float, float]:
+    """How far pictures follow the yardsticks, 0 not at all to 1 wholly, and the standard error of that.
+
+    Within each trial, by least squares; what was expected counts as much as its certainty.
+    """
+    x, y = (
+        np.concatenate([one - one.mean() for one in both])
+        for both in ((a.yardsticks, b.yardsticks), (a.pictures, b.pictures))
+    )
+    squares, prior = float(x @ x), 1 / OFF**2
+    slope = float(x @ y) / squares if squares > 0 else EXPECTED
+    errors = y - slope * x
+    noise = float(errors @ errors) / (len(y) - 3)  # two means and a slope were fitted
+    told = squares / noise if noise > 0 else 0.0
+    return min(max((slope * told + EXPECTED * prior) / (told + prior), 0.0), 1.0), 1 / sqrt(told + prior)
 
 
 def told(change: float) -> str:

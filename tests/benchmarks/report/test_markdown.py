@@ -8,6 +8,7 @@ import pytest
 from markdown_it import MarkdownIt
 
 from latentrt.benchmarks.report.markdown import all_tables, escaped, markdown
+from latentrt.benchmarks.report.tables import steps_per_second
 from latentrt.benchmarks.trial.results import Accuracy, Conditions, Results
 from support.trials import HOSTILE, contestant, failed, results, whole
 
@@ -73,3 +74,11 @@ def test_without_torch_there_is_no_floor_and_the_reference_is_the_bundle() -> No
     page = markdown(results({"latentrt": contestant(1.0, accuracy=golden)}))
     assert "No noise floor was measured." in page
     assert "it does not tell its steps" in page
+
+
+def test_steps_a_second_leave_the_decoder_out() -> None:
+    table = markdown(whole()).split("## Latency, denoise+decode")[1].split("##")[0]
+    [head, torch] = [line.split(" | ") for line in table.splitlines() if line.startswith(("| contestant", "| torch |"))]
+    assert torch[head.index("steps/s")] == "2.50"  # four steps in the 1.6 s that the decoder's 0.2 s leave
+    quick = results({"latentrt": contestant(1.0, parts={})})
+    assert steps_per_second(quick, "latentrt") is None
