@@ -12,7 +12,7 @@ from typing import Any
 from latentrt.engines.atomic import new_file
 
 from .machine import RESULTS
-from .readme_bench import bench_block
+from .readme_bench import bench_block, curves_block
 from .readme_tables import DETAILS, TABLES, engines_gpu_table
 from .trial.results import read_results
 
@@ -53,7 +53,8 @@ def _block(kind: str, name: str) -> str:
     if not (RESULTS / f"{name}.json").exists():
         return "Not measured yet."
     if name.startswith(TRIAL):
-        return bench_block(read_results(RESULTS / f"{name}.json"), f"benchmarks/results/{name}.json")
+        block = bench_block if kind == "results" else curves_block
+        return block(read_results(RESULTS / f"{name}.json"), f"benchmarks/results/{name}.json")
     return _table(name) if kind == "results" else DETAILS[name](_result(name)["figures"])
 
 

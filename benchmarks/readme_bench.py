@@ -10,7 +10,7 @@ from .report.markdown import escaped, rows
 from .report.table import Table, ordered
 from .report.tables import quality_names, quality_words
 from .report.words import NONE, time_unit
-from .trial.results import PROMPT_TO_PNG, Contestant, Metric, Results, Timing
+from .trial.results import PROMPT_TO_PNG, Contestant, Metric, Point, Results, Timing
 
 RATIO_TO = "torch"
 _ERROR: Metric = "relative L2"
@@ -21,6 +21,35 @@ def bench_block(results: Results, file: str) -> str:
     lost = [(name, one.reason or "no reason was given") for name, one in ordered(results) if one.state == "failed"]
     failed = [f"`{name}` was not measured: {escaped(reason)}" for name, reason in lost]
     return "\n\n".join([rows(table(results)), *failed, f"<sub>{_note(results, file)}</sub>"])
+
+
+def curves_block(results: Results, file: str) -> str:
+    """The batch and the concurrency curve, one row for each count: pictures a second of each contestant."""
+    found = (curve(results, "pictures at once", "batches"), curve(results, "clients", "concurrency"))
+    said = [
+        f"`{file}`, by `latentrt bench`.",
+        f"{protocol.heading(results)}. Pictures a second, medians; behind a slash p99 of a request, s.",
+        *_conditions(results),
+    ]
+    return "\n\n".join([*(rows(one) for one in found if one is not None), f"<sub>{_escaped(said)}</sub>"])
+
+
+def curve(results: Results, what: str, field: str) -> Table | None:
+    """One of the two curves; None where none was measured."""
+    points: dict[str, dict[int, Point]] = {
+        name: {point.count: point for point in getattr(one, field)} for name, one in ordered(results)
+    }
+    names = [name for name, found in points.items() if found]
+    counts = sorted({count for found in points.values() for count in found})
+    lines = [(str(count), *(_point(points[name].get(count)) for name in names)) for count in counts]
+    return Table("", (what, *names), tuple(lines)) if lines else None
+
+
+def _point(point: Point | None) -> str:
+    if point is None:
+        return NONE
+    rate = words.digits(point.pictures_per_second.p50)
+    return rate if point.latency is None else f"{rate} / {words.digits(point.latency.p99)}"
 
 
 def table(results: Results) -> Table:
@@ -80,14 +109,25 @@ def _over(results: Results, name: str) -> str:
 
 
 def _note(results: Results, file: str) -> str:
-    found, meanwhile = results.machine, results.conditions
     said = [
         f"`{file}`, by `latentrt bench`.",
         f"{protocol.heading(results)}; medians of '{PROMPT_TO_PNG}', warm, with their 95 % intervals by bootstrap.",
         "Error: of the final latents from the same start noise, or where none were drawn of a UNet call; the worst.",
         floor_words(results),
+        *_conditions(results),
+    ]
+    return _escaped(said)
+
+
+def _conditions(results: Results) -> list[str]:
+    found, meanwhile = results.machine, results.conditions
+    noisy = ["This run was noisy: " + "; ".join(meanwhile.noisy) + "."] if meanwhile.noisy else []
+    return [
         f"{found.processor}, {found.cores} cores, {words.size(found.memory)}.",
         f"Other processes took {meanwhile.others:.2f} cores meanwhile.",
-        *(["This run was noisy: " + "; ".join(meanwhile.noisy) + "."] if meanwhile.noisy else []),
+        *noisy,
     ]
+
+
+def _escaped(said: list[str]) -> str:
     return escaped(" ".join(said)).replace("\\`", "`")

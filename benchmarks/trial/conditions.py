@@ -78,7 +78,7 @@ class Watch:
 
 
 def summed(stretches: Sequence[Stretch], spreads: dict[str, float]) -> Conditions:
-    """The conditions of a trial; `spreads` are those of samples, by what they are of."""
+    """The conditions of a trial; `spreads` are those of latencies, by contestant."""
     seconds = sum(stretch.seconds for stretch in stretches)
     others = sum(stretch.others for stretch in stretches) / seconds if seconds else 0.0
     # a share of less than a second is a matter of the counter's ticks, of 10 ms each
@@ -110,11 +110,8 @@ def _doubts(others: float, worst: float, swapped: int, throttled: int, spreads: 
         found.append(f"{swapped / 1e6:.1f} MB went to or came from swap")
     if throttled:
         found.append(f"a core was too hot {throttled} times, and slowed down")
-    found += [
-        f"{name} spreads over {share:.0%} of its median, more than {WIDE:.0%}"
-        for name, share in spreads.items()
-        if share > WIDE
-    ]
+    if wide := [f"{name} ({share:.0%})" for name, share in spreads.items() if share > WIDE]:
+        found.append(f"the middle half of latencies spreads over more than {WIDE:.0%} of the median: {', '.join(wide)}")
     return found
 
 

@@ -55,7 +55,7 @@ def summarise(folder: Path, recorded: Kept | None = None) -> Results:
     reference = of[REFERENCE].kept(header.settings) if REFERENCE in whole else recorded
     contestants = {name: of[name].contestant(header.settings, reference) for name in names}
     stretches = [line.stretch for line in lines if isinstance(line, Measured) and line.stretch is not None]
-    spreads = {f"the latency of {name}": spread(of[name].latencies) for name in names if of[name].latencies}
+    spreads = {name: spread(of[name].latencies) for name in names if of[name].latencies}
     return Results(
         started=header.started,
         seconds=round(sum(stretch.seconds for stretch in stretches), 1),

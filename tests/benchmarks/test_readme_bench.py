@@ -8,7 +8,7 @@ import pytest
 from markdown_it import MarkdownIt
 
 from latentrt.benchmarks import readme
-from latentrt.benchmarks.readme_bench import bench_block, table
+from latentrt.benchmarks.readme_bench import bench_block, curve, curves_block, table
 from latentrt.benchmarks.trial.results import Accuracy, write_results
 from support.trials import accuracy, contestant, failed, results, whole
 
@@ -63,3 +63,13 @@ def test_a_marked_block_is_filled_from_the_file(tmp_path: Path, monkeypatch: pyt
     assert rendered.count("<table>") == 1
     assert rendered.count("<tr>") == 4
     assert readme.render(page) == page
+
+
+def test_curves_have_a_row_for_each_count_and_a_column_for_who_has_points() -> None:
+    found = curve(results({"torch": contestant(2.0), "latentrt": failed("no")}), "clients", "concurrency")
+    assert found is not None
+    assert found.head == ("clients", "torch")
+    assert found.rows == (("1", "0.500 / 2.10"), ("4", "0.500 / 8.40"))
+    assert curve(results({"torch": contestant(2.0, batches=())}), "pictures at once", "batches") is None
+    page = MarkdownIt("commonmark").enable("table").render(curves_block(whole(), "x.json"))
+    assert page.count("<table>") == 2

@@ -32,7 +32,7 @@ def test_a_quiet_run_is_not_called_noisy() -> None:
         ([quiet(), quiet(seconds=1.0, others=0.9)], {}, "0.90 of a core in the worst turn"),
         ([quiet(swapped=4096)], {}, "went to or came from swap"),
         ([quiet(throttled=2)], {}, "too hot 2 times"),
-        ([quiet()], {"the latency of torch": 0.3}, "the latency of torch spreads over 30%"),
+        ([quiet()], {"torch": 0.3, "latentrt": 0.05}, "over more than 10% of the median: torch (30%)"),
     ],
 )
 def test_what_makes_figures_doubtful_is_said(stretches: list[Stretch], spreads: dict[str, float], said: str) -> None:
