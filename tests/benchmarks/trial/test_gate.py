@@ -134,6 +134,22 @@ def test_without_a_yardstick_in_common_a_drift_counts() -> None:
     assert shares(before, now, relative=False).share == pytest.approx(0.2, abs=0.03)
 
 
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 10**6))
+def test_a_yardstick_that_pictures_do_not_follow_hides_nothing(seed: int) -> None:
+    """What slows it down is none of theirs: divided by it, they would drown in its noise."""
+    generator = np.random.default_rng(seed)
+
+    def beside_noise(one: Contestant) -> Contestant:
+        alone = np.repeat(generator.lognormal(0, 0.3, TURNS), PICTURES)
+        return msgspec.structs.replace(one, yardstick=timing(list(0.02 * alone)))
+
+    before = beside_noise(recorded(1, drift=0))
+    found = shares(before, beside_noise(recorded(2, drift=0, factor=1.1)))
+    assert found.low < 0.1 < found.high
+    assert found.high - found.low < 0.15
+
+
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 10**6), st.floats(1.2, 3.0))
 def test_pictures_that_others_disturbed_do_not_count(seed: int, longer: float) -> None:
