@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -160,7 +161,9 @@ def _own_precision(backend: Backend, bundle: Bundle, component: str) -> str | No
 
 
 def _width(record: EngineRecord) -> int:
-    """For how many shapes it was built: several narrow engines beat one wide one."""
+    """For how many shapes it was built: several narrow engines beat one wide one, and all beat one for any shape."""
+    if record.key.profile == ANY:
+        return sys.maxsize
     options = record.options
     return max(1, len(options.sizes)) * len(options.rows) * len(options.tokens)
 

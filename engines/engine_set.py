@@ -28,6 +28,8 @@ def admit_all(choice: Choice, bound: Mapping[str, int]) -> None:
 class EngineSet(Engine):
     """The engines among `choices`, the best first; a call is run by the first that holds its shapes.
 
+    The first that holds its rows too, where there is one: the others fill a call up, or split it.
+
     An engine is judged by the options it was built with, so nothing is opened to ask. Whoever has to make room for a
     call does so in `admit`, by `release` of this set or of others.
     """
@@ -59,7 +61,8 @@ class EngineSet(Engine):
 
     def serving_shapes(self, bound: Mapping[str, int]) -> Choice | None:
         """The engine that runs a call of these free dimensions, open or not."""
-        return next((choice for choice in self.choices if _holds(choice, bound)), None)
+        exact = (choice for choice in self.choices if _holds(choice, bound, rows_too=True))
+        return next(exact, None) or next((choice for choice in self.choices if _holds(choice, bound)), None)
 
     def release(self, key: EngineKey) -> None:
         """Close one engine; a later call opens it again."""
@@ -96,8 +99,11 @@ class EngineSet(Engine):
         return no_profile(self.choices[0].bundle, [choice.key for choice in self.choices], profiles, bound)
 
 
-def _holds(choice: Choice, bound: Mapping[str, int]) -> bool:
-    return choice.profiles is None or any(holds_but_rows(profile, bound) for profile in choice.profiles)
+def _holds(choice: Choice, bound: Mapping[str, int], *, rows_too: bool = False) -> bool:
+    """Whether an engine runs a call; `rows_too` without filling it up or splitting it."""
+    if choice.profiles is None:
+        return True
+    return any(profile.holds(bound) if rows_too else holds_but_rows(profile, bound) for profile in choice.profiles)
 
 
 def open_engine(bundle: Bundle, component: str, wanted: Wanted) -> Engine:

@@ -1,10 +1,11 @@
-"""OpenVINO on the CPU: runs a bundle's graphs as they are, or as compiled once and stored; in fp32 or bf16."""
+"""OpenVINO on the CPU: runs a bundle's graphs as they are, or as compiled once and stored; in fp32 or bf16.
+
+A build is for all shapes, or for one. Where OpenVINO knows the shapes, it fuses more (products of activations into the
+passes beside them), and looks nothing up in a call.
+"""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -16,47 +17,21 @@ from numpy.typing import NDArray
 from .backend import Report, no_report
 from .bundle import Bundle
 from .engine import Engine
-from .errors import EngineError
+from .errors import EngineError, InputError
 from .key import EngineKey, component_key, cpu
 from .manifest import Precision
-from .options import DEFAULTS, BuildOptions
+from .openvino_library import device, hint, ov, properties
+from .openvino_waves import CUT, cut_waves
+from .options import DEFAULTS, PROFILE_OPTIONS, BuildOptions
+from .profile import ANY, Profile, profile_text, profiles_for
+from .profiled import Outputs, ProfiledEngine
 from .tensor import Feeds
-
-_CONVERTER = "openvino.tools.ovc"
-
-
-@contextmanager
-def _unreported() -> Iterator[None]:
-    """Keep `import openvino` from reporting itself to Intel, which it does by importing its converter of models.
-
-    OpenVINO takes the converter for absent. One that someone else imported stays; one that someone imports later works.
-    """
-    if _CONVERTER in sys.modules:
-        yield
-        return
-    sys.modules[_CONVERTER] = None  # type: ignore[assignment] # how Python says that a module must not be found
-    try:
-        yield
-    finally:
-        del sys.modules[_CONVERTER]
-
-
-try:
-    with _unreported():
-        import openvino as ov
-        from openvino import opset13, properties
-        from openvino.properties import device, hint
-except ImportError as error:
-    raise EngineError("the openvino engine needs OpenVINO: pip install 'latentrt[openvino]'") from error
 
 BLOB = "engine.blob"
 WAVES = "waves.blob"
 _DEVICE = "CPU"
 _TYPES = {"fp32": ov.Type.f32, "bf16": ov.Type.bf16}
 _EXACT = {hint.inference_precision: ov.Type.f32}
-_WAVES = {"Sin", "Cos"}
-_CUT = 1  # raise it whenever `_cut_waves` gives another model than before: it is in the keys of what it went into
-_NETWORK = {"Convolution", "MatMul"}  # waves of what a network computed are the network's own
 _REASON = 300  # characters of OpenVINO's own words; it may list a whole graph
 
 
@@ -73,26 +48,26 @@ class _Compiled:
     blobs: tuple[NDArray[np.uint8], ...] = ()
 
 
-class OpenVinoEngine(Engine):
-    """One component, compiled by OpenVINO."""
+class _Requests:
+    """What runs a component that is compiled, until it is let go of."""
 
-    def __init__(self, bundle: Bundle, name: str, key: EngineKey, compiled: _Compiled) -> None:
-        super().__init__(name, bundle.component(name), key)
+    def __init__(self, engine: Engine, compiled: _Compiled) -> None:
         models = [compiled.main] if compiled.waves is None else [compiled.main, compiled.waves]
-        self._check_names(models)
-        self._compiled: _Compiled | None = compiled
-        self._requests = [model.create_infer_request() for model in models]
+        self._name, self._outputs = engine.name, [spec.name for spec in engine.outputs]
         self._taken = [{name for port in model.inputs for name in port.names} for model in models]
-
-    def _check_names(self, models: list[ov.CompiledModel]) -> None:
-        taken = {name for model in models for port in model.inputs for name in port.names}
-        given = {name for port in models[0].outputs for name in port.names}
-        for kind, specs, names in (("input", self.inputs, taken), ("output", self.outputs, given)):
+        given = {name for port in compiled.main.outputs for name in port.names}
+        for kind, specs, names in (
+            ("input", engine.inputs, set().union(*self._taken)),
+            ("output", engine.outputs, given),
+        ):
             for spec in specs:
                 if spec.name not in names:
-                    raise EngineError(f"OpenVINO cannot load {self.name}: its graph has no {kind} {spec.name!r}")
+                    raise EngineError(f"OpenVINO cannot load {engine.name}: its graph has no {kind} {spec.name!r}")
+        self._compiled: _Compiled | None = compiled
+        self._requests = [model.create_infer_request() for model in models]
 
-    def _run(self, feeds: Feeds) -> dict[str, NDArray[Any]]:
+    def run(self, feeds: Feeds) -> Outputs:
+        """The waves first, where there are any, then the rest."""
         given = dict(feeds)
         try:
             for request, taken in reversed(list(zip(self._requests, self._taken, strict=True))):
@@ -100,13 +75,43 @@ class OpenVinoEngine(Engine):
                 results = request.infer({name: array for name, array in given.items() if name in taken})
                 given |= {name: array for port, array in results.items() for name in port.names}
         except RuntimeError as error:
-            raise EngineError(f"OpenVINO failed in {self.name}: {_reason(error)}") from error
-        return {spec.name: given[spec.name] for spec in self.outputs}
+            raise EngineError(f"OpenVINO failed in {self._name}: {_reason(error)}") from error
+        return {name: given[name] for name in self._outputs}
+
+    def close(self) -> None:
+        """Let go of the requests, and then of what they run."""
+        self._requests = []
+        self._compiled = None
+
+
+class OpenVinoEngine(Engine):
+    """One component, compiled for every shape."""
+
+    def __init__(self, bundle: Bundle, name: str, key: EngineKey, compiled: _Compiled) -> None:
+        super().__init__(name, bundle.component(name), key)
+        self._requests = _Requests(self, compiled)
+
+    def _run(self, feeds: Feeds) -> Outputs:
+        return self._requests.run(feeds)
 
     def close(self) -> None:
         super().close()
-        self._requests = []
-        self._compiled = None
+        self._requests.close()
+
+
+class OpenVinoProfiledEngine(ProfiledEngine):
+    """One component, compiled for one shape."""
+
+    def __init__(self, bundle: Bundle, name: str, key: EngineKey, compiled: _Compiled, profile: Profile) -> None:
+        super().__init__(bundle, name, key, (profile,))
+        self._requests = _Requests(self, compiled)
+
+    def _run_profile(self, index: int, feeds: Feeds) -> Outputs:  # noqa: ARG002 - there is one
+        return self._requests.run(feeds)
+
+    def close(self) -> None:
+        super().close()
+        self._requests.close()
 
 
 @dataclass(frozen=True)
@@ -116,7 +121,7 @@ class OpenVinoBackend:
     options: BuildOptions = DEFAULTS
     device: int = 0
     name: ClassVar[str] = "openvino"
-    takes: ClassVar[frozenset[str]] = frozenset()
+    takes: ClassVar[frozenset[str]] = PROFILE_OPTIONS
     precisions: ClassVar[tuple[Precision, ...]] = ("fp32", "bf16")
 
     @property
@@ -132,8 +137,8 @@ class OpenVinoBackend:
             version=ov.get_version(),
             device=cpu(),
             precision=self.precision,
-            profile="any",
-            flags=() if self.precision == "fp32" else (f"waves={_CUT}",),
+            profile=ANY if (profile := self._profile(bundle, component)) is None else profile_text([profile]),
+            flags=() if self.precision == "fp32" else (f"waves={CUT}",),
         )
 
     def obstacle(self) -> str | None:
@@ -149,13 +154,30 @@ class OpenVinoBackend:
 
     def open(self, bundle: Bundle, component: str, folder: Path | None) -> Engine:
         compiled = self._compile(bundle, component) if folder is None else self._import(component, folder)
-        return OpenVinoEngine(bundle, component, self.key(bundle, component), compiled)
+        key, profile = self.key(bundle, component), self._profile(bundle, component)
+        if profile is None:
+            return OpenVinoEngine(bundle, component, key, compiled)
+        return OpenVinoProfiledEngine(bundle, component, key, compiled, profile)
+
+    def _profile(self, bundle: Bundle, component: str) -> Profile | None:
+        """The one shape to compile for; None where none was asked for."""
+        if not self.options.chosen & PROFILE_OPTIONS:
+            return None
+        profiles = profiles_for(bundle, component, self.options)
+        if len(profiles) > 1:
+            raise InputError(
+                "an openvino engine holds all shapes or one: give one --size, one of --rows and one of --tokens, and "
+                "build once for each; they serve side by side"
+            )
+        return profiles[0]
 
     def _compile(self, bundle: Bundle, component: str) -> _Compiled:
         graph, config = bundle.graph(component), self.config()
         try:
             model = _core().read_model(graph)
-            waves = _cut_waves(model) if self.precision != "fp32" else None
+            if (profile := self._profile(bundle, component)) is not None:
+                model.reshape(_shapes(bundle, component, profile))
+            waves = cut_waves(model) if self.precision != "fp32" else None
             return _Compiled(
                 _core().compile_model(model, _DEVICE, config),
                 None if waves is None else _core().compile_model(waves, _DEVICE, config | _EXACT),
@@ -192,49 +214,18 @@ class OpenVinoBackend:
         }
 
 
+def _shapes(bundle: Bundle, component: str, profile: Profile) -> dict[str, ov.PartialShape]:
+    """The inputs' shapes, by name; a range where the profile has one."""
+    found = {}
+    for spec in bundle.component(component).inputs:
+        least, _, most = profile.shapes(spec)
+        found[spec.name] = ov.PartialShape([ov.Dimension(*ends) for ends in zip(least, most, strict=True)])
+    return found
+
+
 def _imported(file: Path, config: dict[str, Any]) -> tuple[ov.CompiledModel, NDArray[np.uint8]]:
     blob = np.memmap(file, np.uint8, mode="c")  # OpenVINO takes writable memory; no write reaches the file
     return _core().import_model(ov.Tensor(blob, shared_memory=True), _DEVICE, config), blob
-
-
-def _cut_waves(model: ov.Model) -> ov.Model | None:
-    """Take the sines and cosines of the timestep out of a model; gives the model of them, whose outputs it then takes.
-
-    Told to compute in bf16, OpenVINO rounds the angle: above 256 to whole even numbers. PyTorch computes the
-    timestep's waves in fp32 whatever the rest is in. A full-size UNet is 0.015 from it so, and 0.071 without.
-    """
-    nodes = [node for node in model.get_ordered_ops() if node.get_type_name() in _WAVES]
-    before = {name: kind for node in nodes for name, kind in _ancestors(node).items()}
-    if not nodes or set(before.values()) & _NETWORK:
-        return None
-    fed = []
-    for index, node in enumerate(nodes):
-        outside = opset13.parameter(node.get_output_partial_shape(0), ov.Type.f32)
-        for target in node.output(0).get_target_inputs():
-            target.replace_source_output(outside.output(0))
-        for port in (node.output(0), outside.output(0)):
-            port.get_tensor().set_names({f"wave{index}"})
-        fed.append(outside)
-    needed = [source for source in model.get_parameters() if source.get_friendly_name() in before]
-    model.add_parameters(fed)
-    for source in needed:
-        users = [target.get_node().get_friendly_name() for target in source.output(0).get_target_inputs()]
-        if all(user in before for user in users):
-            model.remove_parameter(source)
-    model.validate_nodes_and_infer_types()
-    return ov.Model([opset13.result(node.output(0)) for node in nodes], needed, "waves")
-
-
-def _ancestors(node: ov.Node) -> dict[str, str]:
-    """Type by name of a node and all that it is computed from."""
-    found: dict[str, str] = {}
-    open_nodes = [node]
-    while open_nodes:
-        one = open_nodes.pop()
-        if one.get_friendly_name() not in found:
-            found[one.get_friendly_name()] = one.get_type_name()
-            open_nodes += [port.get_source_output().get_node() for port in one.inputs()]
-    return found
 
 
 @cache

@@ -22,7 +22,8 @@ TORCH_STACK = {"torch", "torchvision", "transformers", "diffusers", "accelerate"
 GRAPH_LIBRARIES = {"onnx", "onnx_ir"}  # in engines/passes alone, which builds load where they rewrite a graph
 EXPORT_ONLY = TORCH_STACK | GRAPH_LIBRARIES | {"onnxscript"}  # extras that a serving machine does not have
 IMPORTERS = {"import_module", "importlib.import_module", "__import__"}
-BACKENDS = {"onnxruntime", "openvino", "tensorrt", "tensorrt_rtx"}  # each only in engines/*_backend.py
+# each only in engines/*_backend.py, or in engines/<library>_library.py
+BACKENDS = {"onnxruntime", "openvino", "tensorrt", "tensorrt_rtx"}
 
 
 def sources(folder: str) -> list[Path]:
@@ -60,7 +61,7 @@ def forbidden(folder: str, file: Path, name: str) -> bool:
     if parts[0] in GRAPH_LIBRARIES and file.is_relative_to(ROOT / "engines" / "passes"):
         return False
     if parts[0] in BACKENDS and folder in {"engines", "runtime"}:
-        return not (folder == "engines" and file.stem.endswith("_backend"))
+        return not (folder == "engines" and (file.stem.endswith("_backend") or file.stem == f"{parts[0]}_library"))
     return parts[0] in EXPORT_ONLY and folder in {"engines", "runtime"}
 
 
