@@ -254,8 +254,8 @@ def test_nan_latents_are_an_error_of_their_own_and_not_flagged(graft: Grafted, v
 
 def test_a_nan_picture_is_an_error_of_its_own_and_not_flagged(graft: Grafted, monkeypatch: pytest.MonkeyPatch) -> None:
     with Pipeline.open(graft(**ALL), engine="fake") as pipe:
-        decode = pipe.decode
-        monkeypatch.setattr(pipe, "decode", lambda *words: decode(*words) * np.float32(np.nan))
+        decode = pipe.engines.decode
+        monkeypatch.setattr(pipe.engines, "decode", lambda *words: decode(*words) * np.float32(np.nan))
         with pytest.raises(NanPictureError, match=r"^the decoder gave NaN or infinity: no picture"):
             pipe.generate("a red star", num_inference_steps=1)
 
