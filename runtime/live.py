@@ -92,9 +92,10 @@ class Live:
 
     def _encode(self) -> None:
         count = self._stages.in_one_call([one.request for one in self._newcomers])
-        some, self._newcomers = self._newcomers[:count], self._newcomers[count:]
+        some = self._newcomers[:count]
         started = time.perf_counter()
         outcomes = self._stages.take_in([Asked(one.request, one.stepped) for one in some])
+        self._newcomers = self._newcomers[count:]  # now, not before: a defect must find them
         for submission, outcome in zip(some, outcomes, strict=True):
             if isinstance(outcome, Exception):
                 fail(submission, outcome)
