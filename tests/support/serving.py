@@ -73,13 +73,13 @@ def serving(bundle: Path, open_pipeline: Callable[[], Pipeline], **settings: Any
 class Unet:
     """Stands in the way of a pipeline's UNet: it waits while the gate is shut, and spoils or refuses when told to.
 
-    `rows` are those of each call.
+    `rows` are those of each call, which takes `pause` seconds more.
     """
 
     def __init__(self) -> None:
         self.gate, self.reached = threading.Event(), threading.Event()
         self.gate.set()
-        self.spoilt, self.dead = False, False
+        self.spoilt, self.dead, self.pause = False, False, 0.0
         self.rows: list[int] = []
         self.opened = 0
 
@@ -100,6 +100,7 @@ class Unet:
     def _run(self, run: Callable[[Feeds], dict[str, NDArray[Any]]], feeds: Feeds) -> dict[str, NDArray[Any]]:
         self.reached.set()
         assert self.gate.wait(PATIENCE)
+        time.sleep(self.pause)
         if self.dead:
             raise EngineError("the device was lost")
         self.rows.append(len(feeds["sample"]))
