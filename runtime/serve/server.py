@@ -81,8 +81,8 @@ def listen(host: str, port: int) -> socket.socket:
         family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         return socket.create_server(address[:2], family=family, backlog=BACKLOG)
     except OSError as error:
-        known = error.errno is not None and error.errno > 0  # those of a name's resolution are below 0
-        words = os.strerror(error.errno) if known else error.strerror or str(error)
+        number = error.errno or 0
+        words = os.strerror(number) if number > 0 else error.strerror or str(error)  # below 0: of a name's resolution
         raise InputError(f"cannot listen on {host} port {port}: {words}") from error
 
 
