@@ -1,4 +1,4 @@
-"""The `latentrt` command: `commands/making.py`, `using.py` and `measuring.py` have the words of each subcommand."""
+"""The `latentrt` command; `commands/making.py`, `using.py`, `measuring.py` and `serving.py` have each one's words."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from . import __version__
-from .commands import making, measuring, using
+from .commands import making, measuring, serving, using
 from .commands.guard import guarded, show_warning
 
 app = typer.Typer(
@@ -56,6 +56,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     making.import_embedding,
     using.inspect,
     measuring.bench,
+    serving.serve,
 )
 for command in COMMANDS:
     app.command()(command)

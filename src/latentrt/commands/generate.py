@@ -73,7 +73,7 @@ def generate_command(
         if pipeline.chosen_because:
             console.print(one_line(pipeline.chosen_because), markup=False)
         for word in embeddings:
-            _load(pipeline, word)
+            load_embedding(pipeline, word)
         fits = None if pipeline.residency is None else pipeline.residency.plan(request, planned)
         if fits is not None:
             console.print(planned_line(fits, planned), markup=False)
@@ -88,7 +88,8 @@ def generate_command(
         print(name)
 
 
-def _load(pipeline: Pipeline, word: str) -> None:
+def load_embedding(pipeline: Pipeline, word: str) -> None:
+    """Take in the textual inversion that a command line names: a path, or TOKEN=PATH."""
     token, equals, path = word.rpartition("=")
     if Path(word).exists() or not equals:  # a path may hold '=' too
         pipeline.load_textual_inversion(word)

@@ -1,0 +1,1 @@
+"""Pictures over HTTP: a service owns a pipeline, and routes speak the words of several clients. Extra `[serve]`."""

@@ -1,0 +1,83 @@
+"""The words of the command that serves. What it needs is imported when it runs: other commands go without it."""
+
+from __future__ import annotations
+
+from latentrt.engines.backend import DEFAULT as DEFAULT_ENGINE
+from latentrt.engines.errors import EngineError
+
+from . import generate_options as g
+from . import serve_options as s
+from .guard import console
+from .option_types import (
+    AllowUnverified,
+    AnyEngineOption,
+    BundleArgument,
+    DeviceOption,
+    EngineDir,
+    MemoryOption,
+    PrecisionOption,
+    TileOption,
+)
+
+
+def serve(
+    bundle: BundleArgument,
+    host: s.Host = "127.0.0.1",
+    port: s.Port = 8000,
+    engine: AnyEngineOption = DEFAULT_ENGINE,
+    precision: PrecisionOption = None,
+    engine_dir: EngineDir = None,
+    device: DeviceOption = 0,
+    allow_unverified: AllowUnverified = False,
+    safety_checker: g.SafetyChecker = True,
+    embedding: g.Embedding = None,
+    tile: TileOption = None,
+    memory: MemoryOption = None,
+    max_rows: s.MaxRows = 8,
+    max_queue: s.MaxQueue = 64,
+    max_per_key: s.MaxPerKey = None,
+    request_timeout: s.RequestTimeout = 120,
+    grace: s.Grace = None,
+    api_key_file: s.ApiKeyFile = None,
+    allowed_host: s.AllowedHost = None,
+    max_pixels: s.MaxPixels = 1024 * 1024,
+    max_steps: s.MaxSteps = 150,
+    max_images: s.MaxImages = 10,
+    max_prompt_chars: s.MaxPromptChars = 4000,
+    max_body_bytes: s.MaxBodyBytes = 2**20,
+    model_name: s.ModelName = None,
+    previews: s.Previews = True,
+) -> None:
+    """Draw pictures for clients over HTTP; requests join at any step. Logs go to standard error, as lines of JSON."""
+    try:
+        from latentrt.runtime.serve.api_keys import read_api_keys
+        from latentrt.runtime.serve.settings import ServeSettings
+
+        from .serve import Opening, serve_command
+    except ModuleNotFoundError as error:
+        raise EngineError(f"serve needs {error.name}: pip install 'latentrt[serve]'") from error
+    from latentrt.engines.choice import Wanted
+    from latentrt.engines.memory_words import parse_memory
+
+    from .generate import Switches
+
+    settings = ServeSettings(
+        max_rows=max_rows,
+        max_queue=max_queue,
+        max_per_key=max_per_key,
+        request_timeout=request_timeout,
+        grace=grace,
+        max_pixels=max_pixels,
+        max_steps=max_steps,
+        max_images=max_images,
+        max_prompt_chars=max_prompt_chars,
+        max_body_bytes=max_body_bytes,
+        api_keys=None if api_key_file is None else read_api_keys(api_key_file),
+        allowed_hosts=frozenset(name.lower() for name in allowed_host) if allowed_host else None,
+        model_name=model_name,
+        previews=previews,
+    )
+    wanted = Wanted(engine=engine, precision=precision, device=device, allow_unverified=allow_unverified)
+    budget = None if memory is None else parse_memory(memory)
+    switches = Switches(wanted, engine_dir=engine_dir, safety_checker=safety_checker, tile=tile, memory=budget)
+    serve_command(console, Opening(bundle, switches, max_rows, embedding or ()), settings, host, port)
