@@ -40,6 +40,7 @@ class Job:
         on_step: Callable[[Step], None] | None = None,
     ) -> None:
         self.steps = steps
+        self.rows = 0  # of the UNet, for the last question that was answered
         self.latents: NDArray[np.float32] | None = None
         self.error: Exception | None = None
         self._sampling = sampling
@@ -68,7 +69,8 @@ class Job:
 
     def answer(self, denoised: NDArray[np.float32]) -> None:
         """Give the coroutine its answer and run it to its next question, or to its end."""
-        index, sigma = self.question.query.step, self._step_sigma
+        question, sigma = self.question, self._step_sigma
+        index, self.rows = question.query.step, len(question.query.x) * len(question.texts)
         self._advance(denoised)
         finished_step = self._query is None or self._query.step != index
         if self._on_step is not None and self.error is None and finished_step:

@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from latentrt.engines.errors import EngineError
 
+from .turn import Turn
 from .worker import Drawer, Worker
 
 _T = TypeVar("_T")
@@ -17,8 +18,8 @@ _T = TypeVar("_T")
 class Ownership:
     """Engines and loop of one pipeline, held by one thread at a time; `drawing` tells whether the loop has requests."""
 
-    def __init__(self, drawer: Drawer, drawing: Callable[[], bool]) -> None:
-        self._drawer, self._drawing = drawer, drawing
+    def __init__(self, drawer: Drawer, drawing: Callable[[], bool], on_turn: Callable[[Turn], None]) -> None:
+        self._drawer, self._drawing, self._on_turn = drawer, drawing, on_turn
         self._worker: Worker | None = None
         self._handing_over = threading.Lock()
         self._in_use = threading.RLock()
@@ -76,7 +77,7 @@ class Ownership:
         try:
             if not free or self._drawing():
                 raise EngineError("requests of generate(), start() or stream() are being drawn: finish or cancel them")
-            return Worker(self._drawer)
+            return Worker(self._drawer, self._on_turn)
         finally:
             if free:
                 self._in_use.release()

@@ -43,6 +43,7 @@ from .stream import Stream
 from .submission import Submission
 from .tiling import check_tile
 from .tokenizer import ClipTokenizer
+from .turn import Turn
 
 MAX_ROWS = 8  # of one UNet call: four guided pictures at once
 
@@ -57,6 +58,8 @@ class Pipeline:
     Either one thread uses it (`generate`, `stream`, `start`, `step`, `finish`), or any number of threads `submit` to
     it: from the first `submit` on, a thread of its own draws. Then `generate`, `decode` and `load_textual_inversion`
     go through that thread too, and the step-by-step calls are refused.
+
+    `on_turn`, once set, hears of every piece of work of that thread, in that thread; it must not raise.
     """
 
     def __init__(
@@ -78,7 +81,8 @@ class Pipeline:
         limits = None if memory is None else Limits(memory, max_rows, tile, safety_checker)
         self.residency = None if limits is None else Residency(bundle, self.wanted, limits)
         self.engines = OpenEngines(bundle, self.wanted, tile, self.residency)
-        self._owner = Ownership(self, lambda: len(self._loop) > 0)
+        self.on_turn: Callable[[Turn], None] | None = None
+        self._owner = Ownership(self, lambda: len(self._loop) > 0, self._tell)
         tokenizer = ClipTokenizer.from_file(bundle.file(bundle.manifest.tokenizer))
         table = TokenTable(bundle.file(bundle.manifest.token_embedding))
         with ExitStack() as on_failure:
@@ -180,6 +184,15 @@ class Pipeline:
         self._owner.worker().submit(submission)
         return submission
 
+    @property
+    def failed(self) -> BaseException | None:
+        """What ended the pipeline's own thread, a defect or an engine that died; None while all is well.
+
+        Whoever waited got the same error; open the pipeline again.
+        """
+        worker = self._owner.shared
+        return None if worker is None else worker.failed
+
     def stream(self, prompt: str | None = None, **options: Any) -> Stream:
         """Draw a prompt step by step: iterate for each `Step`, then ask for `result()`."""
         return Stream(self, Request(prompt=prompt, **options))
@@ -267,6 +280,10 @@ class Pipeline:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close(finish=error is None)
+
+    def _tell(self, turn: Turn) -> None:
+        if self.on_turn is not None:
+            self.on_turn(turn)
 
     def _facts(self, drawing: Drawing, index: int, flagged: list[bool] | None) -> dict[str, str]:
         return {

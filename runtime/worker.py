@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -14,6 +15,7 @@ from .drawing import Drawing, Result
 from .loop import Job, Step
 from .request import Request
 from .submission import Submission
+from .turn import Turn
 
 _T = TypeVar("_T")
 
@@ -34,8 +36,10 @@ class Drawer(Protocol):
 class Worker:
     """A thread that draws what is submitted; requests that are there together share calls of the UNet."""
 
-    def __init__(self, drawer: Drawer) -> None:
+    def __init__(self, drawer: Drawer, on_turn: Callable[[Turn], None] = lambda _: None) -> None:
         self._drawer = drawer
+        self._on_turn = on_turn
+        self.failed: BaseException | None = None  # what ended the thread before it was closed
         self._lock = threading.Condition()
         self._new: deque[Submission] = deque()
         self._tasks: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
@@ -101,9 +105,10 @@ class Worker:
         try:
             while self._take():
                 self._drop_cancelled()
-                self._drawer.step()
+                self._step()
                 self._settle_done()
         except BaseException as error:  # a defect: nobody may wait for ever
+            self.failed = error
             with self._lock:
                 self._closing = True
                 self._live += self._new
@@ -135,6 +140,12 @@ class Worker:
         except Exception as error:  # of one request: the others go on
             self._live.remove(submission)
             _fail(submission, error)
+
+    def _step(self) -> None:
+        started = time.perf_counter()
+        if jobs := self._drawer.step():
+            rows = sum(job.rows for job in jobs)
+            self._on_turn(Turn("step", len(jobs), rows, time.perf_counter() - started))
 
     def _drop_cancelled(self) -> None:
         for submission in [one for one in self._live if one.cancelled()]:

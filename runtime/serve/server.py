@@ -43,20 +43,21 @@ class Server(uvicorn.Server):
             )
         )
         self._service = service
+        self.loop: asyncio.AbstractEventLoop | None = None  # while it runs
         self._ending: Future[None] | None = None
         service.on_failure = self.end
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin to drain. It is called in the midst of whatever the main thread does."""
-        if self._ending is not None:
+        if self._ending is not None or self.loop is None:
             super().handle_exit(sig, frame)
             self.force_exit = True
             return
-        self._ending = asyncio.run_coroutine_threadsafe(self._drain(), self._loop)
+        self._ending = asyncio.run_coroutine_threadsafe(self._drain(), self.loop)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen; the engines open meanwhile."""
-        self._loop = asyncio.get_running_loop()
+        self.loop = asyncio.get_running_loop()
         await super().startup(sockets)
 
     def end(self) -> None:
