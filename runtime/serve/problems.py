@@ -18,6 +18,7 @@ from .errors import BusyError, CalledOffError, DeadlineError, DrainingError, Eng
 from .request_ids import REQUEST_ID
 
 OPENAI = "/v1/"
+KSERVE = "/v2"  # its clients read `error`, which problem details may hold as a further member
 CLIENT_GONE = 499  # nginx's "client closed request": it reaches logs and metrics alone
 MOST_WORDS = 2000  # characters of a detail
 
@@ -68,7 +69,7 @@ _KINDS: tuple[tuple[type[Exception], int, str], ...] = (
 
 def answer(problem: Problem, path: str) -> Response:
     """The problem in the form that clients of this path read."""
-    body = openai_error(problem) if path.startswith(OPENAI) else _details(problem)
+    body = openai_error(problem) if path.startswith(OPENAI) else _details(problem, path)
     kind = "application/json" if path.startswith(OPENAI) else "application/problem+json"
     return Response(json.dumps(body), _status(problem, path), dict(problem.headers), kind)
 
@@ -88,7 +89,7 @@ def openai_error(problem: Problem) -> dict[str, Any]:
     }
 
 
-def _details(problem: Problem) -> dict[str, Any]:
+def _details(problem: Problem, path: str) -> dict[str, Any]:
     return {
         "type": "about:blank",
         "title": problem.title,
@@ -97,6 +98,7 @@ def _details(problem: Problem) -> dict[str, Any]:
         "code": problem.code,
         **({} if problem.param is None else {"param": problem.param}),
         "request_id": REQUEST_ID.get(),
+        **({"error": _cut(problem.detail)} if path.startswith(KSERVE) else {}),
     }
 
 
