@@ -121,9 +121,8 @@ def _invalid(errors: Sequence[Mapping[str, Any]]) -> Problem:
     """The first error in words, and how many more there are; what came is not told back."""
     first, more = errors[0], len(errors) - 1
     if first["type"] == "json_invalid":
-        return Problem(
-            422, "invalid_json", f"the body is no JSON: {first['ctx']['error']} at character {first['loc'][-1]}"
-        )
+        place = f" at character {first['loc'][-1]}" if first["loc"] else ""
+        return Problem(422, "invalid_json", f"the body is no JSON: {first['ctx']['error']}{place}")
     place = ".".join(str(part) for part in first["loc"] if part != "body")
     rest = f" (and {more} more)" if more else ""
     return Problem(422, "invalid_input", f"{place or 'the body'}: {first['msg']}{rest}", param=place or None)

@@ -11,6 +11,7 @@ from latentrt.engines.errors import InputError, unknown_name
 from ...samplers import SAMPLERS
 from ..seed_by_lot import seed_by_lot
 
+MAX_CHUNKS = 4  # of 75 tokens: the web UI reads on without end, and each makes every step dearer
 SAMPLER_NAMES = {
     "Euler": "euler",
     "Euler a": "euler_ancestral",
@@ -93,6 +94,7 @@ class TextToImage(BaseModel):
             "prompt": self.prompt,
             "negative_prompt": self.negative_prompt,
             "prompt_syntax": "weighted",
+            "max_prompt_chunks": MAX_CHUNKS,
             "num_inference_steps": self.steps,
             "guidance_scale": self.cfg_scale,
             "sampler": sampler,
