@@ -95,7 +95,7 @@ def _draw(engine: Engine, sampler: str) -> None:
     x = noise.normal((1, 4, SIDE, SIDE)) * np.float32(schedule.init_scale)
     text = np.zeros((77, WIDTH), np.float32)
     job = Job(get_sampler(sampler).sample(x, schedule, noise), Conditioning(text, text, Guidance(7.5)), STEPS)
-    loop = DenoisingLoop(Denoiser(engine, "epsilon", max_rows=8))
+    loop = DenoisingLoop(Denoiser(engine, "epsilon", max_rows=8), max_rows=8)
     loop.join(job)
     while loop.step():
         pass

@@ -55,6 +55,11 @@ class Question:
             return [conditioning.positive]
         return [conditioning.negative, conditioning.positive]
 
+    @property
+    def rows(self) -> int:
+        """Rows of the UNet that an answer takes."""
+        return len(self.query.x) * len(self.texts)
+
 
 class Denoiser:
     """Knows what samplers need not: input scaling, eps or v prediction, and classifier-free guidance.

@@ -1,15 +1,17 @@
-"""The denoising loop: live requests ask, one denoiser answers them together, and each goes on at its own pace."""
+"""The denoising loop: live requests ask, one denoiser answers as many as a call holds, each goes on at its own pace."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import count
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .denoiser import Conditioning, Denoiser, Question
 from .query import Query, Sampling
+from .scheduling import Past, Waiting, choose
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +72,7 @@ class Job:
     def answer(self, denoised: NDArray[np.float32]) -> None:
         """Give the coroutine its answer and run it to its next question, or to its end."""
         question, sigma = self.question, self._step_sigma
-        index, self.rows = question.query.step, len(question.query.x) * len(question.texts)
+        index, self.rows = question.query.step, question.rows
         self._advance(denoised)
         finished_step = self._query is None or self._query.step != index
         if self._on_step is not None and self.error is None and finished_step:
@@ -101,43 +103,44 @@ class Job:
 class DenoisingLoop:
     """The requests under way. One thread owns it, together with the engines.
 
-    A call of the UNet holds one latent size and one length of texts, so these take turns; within a group every request
-    gets its answer.
+    Each step is one call of the UNet, of at most `max_rows` rows; whom it answers, `scheduling.choose` says. `failure`
+    is what the last call failed with, None where it did not.
     """
 
-    def __init__(self, denoiser: Denoiser) -> None:
+    def __init__(self, denoiser: Denoiser, max_rows: int) -> None:
+        self.failure: Exception | None = None
         self._denoiser = denoiser
-        self._jobs: list[Job] = []
+        self._max_rows = max_rows
+        self._jobs: dict[int, Job] = {}  # in order of arrival
+        self._arrivals = count()
+        self._past = Past()
 
     def __len__(self) -> int:
-        return sum(not job.done for job in self._jobs)
+        return sum(not job.done for job in self._jobs.values())
 
     def join(self, job: Job) -> None:
-        """Take a request in; it is part of the next step."""
-        self._jobs.append(job)
+        """Take a request in; it may be part of the next step."""
+        self._jobs[next(self._arrivals)] = job
 
     def step(self) -> list[Job]:
-        """Answer the open question of every request of one latent size and length of texts; returns those requests.
+        """Answer one question each of the requests whose turn it is; returns those requests.
 
         Requests that finish, fail or were cancelled leave the loop.
         """
-        self._jobs = [job for job in self._jobs if not job.done]
-        if not self._jobs:
-            return []
-        group = _group(self._jobs[0])
-        chosen = [job for job in self._jobs if _group(job) == group]
-        self._answer(chosen)
-        served = set(map(id, chosen))
-        others = [job for job in self._jobs if id(job) not in served]
-        self._jobs = others + [
-            job for job in chosen if not job.done
-        ]  # the group just served goes to the end of the queue
+        self._jobs = {arrival: job for arrival, job in self._jobs.items() if not job.done}
+        choice = choose([_waiting(arrival, job) for arrival, job in self._jobs.items()], self._max_rows, self._past)
+        self._past = choice.past
+        chosen = [self._jobs[arrival] for arrival in choice.ids]
+        if chosen:
+            self._answer(chosen)
         return chosen
 
     def _answer(self, jobs: list[Job]) -> None:
+        self.failure = None
         try:
             answers: Iterable[NDArray[np.float32]] = self._denoiser.answer([job.question for job in jobs])
         except Exception as error:
+            self.failure = error
             for job in jobs:
                 job.fail(error)
             return
@@ -146,7 +149,7 @@ class DenoisingLoop:
                 job.answer(answer)
 
 
-def _group(job: Job) -> tuple[int, ...]:
-    """What the rows of one UNet call have in common: height and width of the latent, tokens of the text."""
+def _waiting(arrival: int, job: Job) -> Waiting:
     question = job.question
-    return (*question.query.x.shape[2:], len(question.conditioning.positive))
+    group = (*question.query.x.shape[2:], len(question.conditioning.positive))  # latent height and width, tokens
+    return Waiting(arrival, group, question.rows, job.steps)

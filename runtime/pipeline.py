@@ -93,7 +93,7 @@ class Pipeline:
             self._safety_checker = None if facts is None else SafetyChecker(self.engines[SAFETY_CHECKER], bundle, facts)
             on_failure.pop_all()
         rows = max_rows if self.residency is None else self.residency.rows
-        self._loop = DenoisingLoop(Denoiser(unet, bundle.manifest.model.prediction_type, rows))
+        self._loop = DenoisingLoop(Denoiser(unet, bundle.manifest.model.prediction_type, rows), max_rows)
 
     @classmethod
     def open(

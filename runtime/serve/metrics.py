@@ -7,6 +7,8 @@ from collections.abc import Callable
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
+from ..turn import Turn
+
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _REQUEST_SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 120, 300)
@@ -28,6 +30,14 @@ class Metrics:
             buckets=_REQUEST_SECONDS,
             registry=registry,
         )
+        self.turns = Histogram(
+            "latentrt_turn_seconds",
+            "One piece of the engines' work, by kind: encode, step, decode.",
+            ["kind"],
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self.rows = Histogram("latentrt_step_rows", "Rows of the UNet in one step.", buckets=_ROWS, registry=registry)
         self.pictures = Counter("latentrt_pictures", "Pictures drawn.", registry=registry)
         self.flagged = Counter("latentrt_flagged", "Pictures that the safety checker made black.", registry=registry)
         self.nan = Counter("latentrt_nan", "Requests that ended in NaN or infinity.", registry=registry)
@@ -39,6 +49,12 @@ class Metrics:
         """Ask these two whenever the figures are."""
         self.waiting.set_function(waiting)
         self.live.set_function(live)
+
+    def turned(self, turn: Turn) -> None:
+        """Count a piece of work; in the thread that did it."""
+        self.turns.labels(turn.kind).observe(turn.seconds)
+        if turn.kind == "step":
+            self.rows.observe(turn.rows)
 
     def text(self) -> bytes:
         """All figures, in Prometheus' text format."""

@@ -54,7 +54,7 @@ class Service:
         self.draining = False
         self.failure: BaseException | None = None
         self.on_failure: Callable[[], None] = lambda: None
-        self._supervisor = Supervisor(open_pipeline)
+        self._supervisor = Supervisor(open_pipeline, self.metrics.turned)
         self._supervisor.on_change = self._changed
         self.pool = EncodingPool()
         self._keeping: asyncio.Task[None] | None = None
@@ -200,7 +200,7 @@ class Service:
             results = ticket.results
             self.metrics.pictures.inc(len(results))
             self.metrics.flagged.inc(sum(bool(result.flagged and result.flagged[0]) for result in results))
-        elif ticket.outcome in {"nan", "engine"}:
+        elif ticket.outcome in {"nan", "engine", "error"}:
             self.metrics.nan.inc(ticket.outcome == "nan")
             self._supervisor.suspect()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 from latentrt.engines.errors import InputError
 
@@ -10,7 +10,7 @@ from ..pipeline import MAX_ROWS
 from ..request import MAX_STEPS
 from .api_keys import ApiKeys
 
-MAX_SECONDS = 86_400.0  # of any time limit: a day
+SHORTEST, MAX_SECONDS = 0.01, 86_400.0  # of a time limit: nothing is done in less, and a day is as good as none
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,16 +49,16 @@ class ServeSettings:
     previews: bool = True
 
     def __post_init__(self) -> None:
-        least = {"max_queue": 0, "grace": 0}
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if isinstance(value, bool) or not isinstance(value, int | float):
-                continue
-            most = MAX_SECONDS if "float" in str(field.type) else float("inf")
-            if not least.get(field.name, 0 if most < float("inf") else 1) <= value <= most:
-                raise InputError(f"{field.name} is out of range: got {value!r}")
+        for name in ("max_rows", "max_per_key", "max_pixels", "max_images", "max_prompt_chars", "max_body_bytes"):
+            _check(name, getattr(self, name), 1, None)
+        _check("max_queue", self.max_queue, 0, None)
+        for name in ("request_timeout", "body_timeout"):
+            _check(name, getattr(self, name), SHORTEST, MAX_SECONDS)
+        _check("grace", self.grace, 0, MAX_SECONDS)
         if self.max_steps > MAX_STEPS:
             raise InputError(f"max_steps is at most {MAX_STEPS}, the model's own timesteps; got {self.max_steps}")
+
+        _check("max_steps", self.max_steps, 1, None)
 
     @property
     def slots(self) -> int:
@@ -74,3 +74,9 @@ class ServeSettings:
     def grace_seconds(self) -> float:
         """How long SIGTERM waits for what is under way."""
         return self.request_timeout if self.grace is None else self.grace
+
+
+def _check(name: str, value: float | None, least: float, most: float | None) -> None:
+    if value is not None and not (least <= value and (most is None or value <= most)):
+        wanted = f"{least:g} or more" if most is None else f"from {least:g} to {most:g}"
+        raise InputError(f"{name} is out of range: it is {wanted}; got {value!r}")

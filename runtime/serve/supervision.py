@@ -9,6 +9,7 @@ from collections.abc import Callable
 from latentrt.engines.errors import EngineError
 
 from ..pipeline import Pipeline
+from ..turn import Turn
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0  # seconds between two tries to open; each is twice the one before
 PROBE = {"prompt": "", "num_inference_steps": 1}  # guided, at the model's own size: what most requests are like
@@ -23,13 +24,15 @@ class Supervisor:
         pipeline: the one to draw with; None while there is none.
         opened: whether there ever was one.
         on_change: hears, in the event loop, when that changed.
+
+    `on_turn` hears of every piece of the pipelines' work, in their threads.
     """
 
-    def __init__(self, open_pipeline: Callable[[], Pipeline]) -> None:
+    def __init__(self, open_pipeline: Callable[[], Pipeline], on_turn: Callable[[Turn], None]) -> None:
         self.pipeline: Pipeline | None = None
         self.opened = False
         self.on_change: Callable[[], None] = lambda: None
-        self._open_pipeline = open_pipeline
+        self._open_pipeline, self._on_turn = open_pipeline, on_turn
         self._suspicion = asyncio.Event()
 
     def suspect(self) -> None:
@@ -64,6 +67,7 @@ class Supervisor:
 
     async def _open(self) -> None:
         pipeline = await asyncio.to_thread(self._open_pipeline)
+        pipeline.on_turn = self._on_turn
         try:
             await _probe(pipeline)
         except BaseException:

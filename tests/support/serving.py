@@ -73,14 +73,14 @@ def serving(bundle: Path, open_pipeline: Callable[[], Pipeline], **settings: Any
 class Unet:
     """Stands in the way of a pipeline's UNet: it waits while the gate is shut, and spoils or refuses when told to.
 
-    `rows` are those of each call.
+    `rows` are those of each call, which takes `pause` seconds more.
     """
 
     def __init__(self) -> None:
         self.gate, self.reached = threading.Event(), threading.Event()
         self.gate.set()
         self.single = threading.Semaphore(0)
-        self.spoilt, self.dead = False, False
+        self.spoilt, self.dead, self.pause = False, False, 0.0
         self.rows: list[int] = []
         self.opened = 0
 
@@ -101,6 +101,7 @@ class Unet:
     def _run(self, run: Callable[[Feeds], dict[str, NDArray[Any]]], feeds: Feeds) -> dict[str, NDArray[Any]]:
         self.reached.set()
         until(lambda: self.gate.is_set() or self.single.acquire(blocking=False), "an open gate")
+        time.sleep(self.pause)
         if self.dead:
             raise EngineError("the device was lost")
         self.rows.append(len(feeds["sample"]))

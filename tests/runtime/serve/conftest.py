@@ -10,6 +10,13 @@ import pytest
 from support.serving import Running, Unet, serving
 
 
+@pytest.fixture(scope="session")
+def shared(demo_bundle: Path) -> Iterator[Running]:
+    """One server for the tests that leave it as they found it."""
+    with serving(demo_bundle, Unet().opening(demo_bundle), max_queue=1, max_rows=4, model_name="demo") as server:
+        yield server
+
+
 @pytest.fixture
 def unet() -> Unet:
     """The UNet of `running`."""

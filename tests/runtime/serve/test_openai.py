@@ -101,12 +101,9 @@ def test_a_stream_shows_partial_images_on_the_way(
     client: openai.OpenAI, running: Running, unet: Unet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(running.service, "preview", lambda denoised: Image.new("RGB", denoised.shape[1:]))
-    unet.shut()
+    unet.pause = 0.05  # the fake UNet is done before anybody looks
     fields = {"num_inference_steps": 9}
-    with client.images.generate(prompt="a star", stream=True, partial_images=2, extra_body=fields) as stream:
-        unet.gate.set()
-        events = list(stream)
-    *partial, last = events
+    *partial, last = client.images.generate(prompt="a star", stream=True, partial_images=2, extra_body=fields)
     assert last.type == "image_generation.completed"
     for place, event in enumerate(partial):
         assert event.type == "image_generation.partial_image"
@@ -137,15 +134,17 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "too many steps": ({"extra_body": {"num_inference_steps": 151}}, "at most 150 steps"),
     "guidance beyond all use": ({"extra_body": {"guidance_scale": 1e30}}, "guidance_scale is at most 100"),
     "a prompt of a book's length": ({"prompt": "a" * 4001}, "at most 4000 characters"),
-    "half a character": ({"extra_body": {"negative_prompt": "\ud800"}}, "half of a surrogate pair|unicode"),
     "a seed that torch has not": ({"extra_body": {"seed": 2**80}}, "seed"),
 }
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_cannot_be_drawn_is_refused_by_name(client: openai.OpenAI, running: Running, name: str) -> None:
+def test_what_cannot_be_drawn_is_refused_by_name(shared: Running, name: str) -> None:
     fields, words = REFUSED[name]
-    with pytest.raises((openai.BadRequestError, openai.NotFoundError), match=words) as caught:
+    with (
+        openai.OpenAI(base_url=f"{shared.url}/v1", api_key="any", max_retries=0) as client,
+        pytest.raises((openai.BadRequestError, openai.NotFoundError), match=words) as caught,
+    ):
         client.images.generate(**({"prompt": "a star"} | fields))
     assert caught.value.type == "invalid_request_error"
-    assert running.service.tickets == {}
+    assert shared.service.tickets == {}

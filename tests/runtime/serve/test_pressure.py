@@ -77,6 +77,8 @@ def test_what_waits_is_counted(running: Running, unet: Unet, threads: ThreadPool
     assert {one.result().status_code for one in asked} == {200}
     assert "\nlatentrt_queue_length 0.0\n" in running.client.get("/metrics").text
     assert running.metric("latentrt_pictures_total") == 3
+    assert running.metric("latentrt_step_rows_sum") == sum(unet.rows)
+    assert running.metric("latentrt_turn_seconds_count", kind="step") == len(unet.rows)
 
 
 @pytest.mark.parametrize("stream", [False, True])
