@@ -49,7 +49,7 @@ def page(browser: Any, running: Running) -> Iterator[Any]:
     page.on("request", lambda request: request.url.startswith((running.url, "blob:")) or wrong.append(request.url))
     page.on("console", lambda line: "Content Security Policy" in line.text and wrong.append(line.text))
     page.goto(running.url)
-    page.wait_for_function("sampler.options.length > 0")
+    sync_api.expect(page.locator("#sampler option").first).to_be_attached(timeout=WAIT)
     yield page
     context.close()
     assert wrong == []
@@ -135,7 +135,7 @@ def test_it_fits_a_phone_and_follows_the_colours_of_the_system(browser: Any, run
         context = browser.new_context(viewport={"width": 360, "height": 740}, color_scheme=scheme)
         page = context.new_page()
         page.goto(running.url)
-        page.wait_for_function("sampler.options.length > 0")
+        sync_api.expect(page.locator("#sampler option").first).to_be_attached(timeout=WAIT)
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
         grounds.add(page.evaluate("getComputedStyle(document.body).backgroundColor"))
         unlabelled = "[...form.elements].filter(one => one.name && !one.labels.length).length"
@@ -153,7 +153,7 @@ def test_a_server_with_keys_is_asked_with_one(browser: Any, demo_bundle: Path, u
         sync_api.expect(page.locator("#error")).to_contain_text("API keys", timeout=WAIT)
         page.fill("#key", key)
         page.locator("#key").press("Tab")
-        page.wait_for_function("sampler.options.length > 0")
+        sync_api.expect(page.locator("#sampler option").first).to_be_attached(timeout=WAIT)
         page.fill("#num_inference_steps", "2")
         page.click("#generate")
         status(page, "Done.")
