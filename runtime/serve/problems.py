@@ -57,6 +57,35 @@ def problem_of(error: Exception) -> Problem | None:
 
 DEFECT = Problem(500, "internal_error", "the server made a mistake; its log has more under this request's id")
 
+# what the OpenAPI document tells of errors, for routes that answer with problem details
+RESPONSES: dict[int | str, dict[str, Any]] = {
+    status: {
+        "description": words,
+        "content": {
+            "application/problem+json": {
+                "schema": {
+                    "type": "object",
+                    "properties": {
+                        name: {"type": "string"} for name in ("type", "title", "detail", "code", "request_id")
+                    }
+                    | {"status": {"type": "integer"}},
+                    "required": ["type", "title", "status", "detail", "code"],
+                }
+            }
+        },
+    }
+    for status, words in {
+        401: "No key, or none of this server's.",
+        404: "No such model.",
+        413: "The body is too large.",
+        422: "The request cannot be used.",
+        429: "This key's share is used up; see Retry-After.",
+        500: "The picture was NaN: there is none.",
+        503: "Too many wait, or the engines are not ready; see Retry-After.",
+        504: "Not done in time.",
+    }.items()
+}
+
 _KINDS: tuple[tuple[type[Exception], int, str], ...] = (
     (InputError, 422, "invalid_input"),
     (NanPictureError, 500, "nan_picture"),

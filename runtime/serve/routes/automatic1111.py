@@ -17,6 +17,7 @@ from latentrt.engines.errors import InputError
 from ..api_keys import KEY
 from ..errors import CalledOffError
 from ..picture_files import Picture, encoded
+from ..problems import RESPONSES
 from ..service import Service
 from ..ticket import Progress, Ticket
 from ..waiting import watched
@@ -51,7 +52,7 @@ class Jobs:
 
 def router(service: Service) -> APIRouter:
     """The routes under /sdapi/v1/."""
-    routes = APIRouter(prefix="/sdapi/v1", tags=["AUTOMATIC1111"])
+    routes = APIRouter(prefix="/sdapi/v1", tags=["AUTOMATIC1111"], responses=RESPONSES)
     jobs = Jobs()
 
     @routes.post("/txt2img")

@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 from latentrt.engines.errors import InputError
 from latentrt.engines.version import __version__
 
+from ..problems import RESPONSES
 from ..service import Service
 from ..waiting import drawn
 from .kserve_orders import INPUTS, OUTPUTS, orders_of, tensors_of
@@ -29,10 +30,15 @@ BODY = {  # read by hand: JSON, or JSON with binary tensors behind it
     }
 }
 
+NOT_READY: dict[int | str, dict[str, Any]] = {503: {"description": "Not now.", "content": {"application/json": {}}}}
+ANSWERS: dict[int | str, dict[str, Any]] = {
+    200: {"description": "The outputs.", "content": {"application/json": {}, BINARY: {}}}
+}
+
 
 def router(service: Service) -> APIRouter:
     """The routes under /v2."""
-    routes = APIRouter(prefix="/v2", tags=["KServe v2"])
+    routes = APIRouter(prefix="/v2", tags=["KServe v2"], responses=RESPONSES)
 
     def check(model: str) -> None:
         if model != service.model_name:
@@ -48,7 +54,7 @@ def router(service: Service) -> APIRouter:
         """200 as long as the server answers."""
         return {"live": True}
 
-    @routes.get("/health/ready", responses={503: {"description": "Not now."}})
+    @routes.get("/health/ready", responses=NOT_READY)
     async def ready(response: Response) -> dict[str, bool]:
         """200 while requests are taken in."""
         response.status_code = 200 if service.ready else 503
@@ -66,14 +72,14 @@ def router(service: Service) -> APIRouter:
             outputs=[TensorMetadata(name=name, datatype=kind, shape=shape) for name, (kind, shape) in OUTPUTS.items()],
         )
 
-    @routes.get("/models/{model}/ready", responses={503: {"description": "Not now."}})
+    @routes.get("/models/{model}/ready", responses=NOT_READY)
     async def model_ready(model: str, response: Response) -> dict[str, Any]:
         """200 while requests are taken in."""
         check(model)
         response.status_code = 200 if service.ready else 503
         return {"name": model, "ready": service.ready}
 
-    @routes.post("/models/{model}/infer", openapi_extra=BODY)
+    @routes.post("/models/{model}/infer", openapi_extra=BODY, responses=ANSWERS)
     async def infer(request: Request, model: str) -> Response:
         """Draw a picture for each prompt. An input of one value holds for all, and one seed counts up."""
         check(model)

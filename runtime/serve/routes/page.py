@@ -18,7 +18,7 @@ from latentrt.engines.errors import LatentrtError
 from ...prompt.options import PromptSyntax
 from ...samplers import SAMPLERS
 from ..picture_files import encoded
-from ..problems import DEFECT, answer, problem_of
+from ..problems import DEFECT, RESPONSES, answer, problem_of
 from ..seed_by_lot import seed_by_lot
 from ..service import Service
 from ..ticket import Progress, Ticket
@@ -85,7 +85,7 @@ class PictureRequest(BaseModel):
 
 def router(service: Service) -> APIRouter:
     """The page's files and the routes under /api/."""
-    routes = APIRouter(tags=["page"])
+    routes = APIRouter(tags=["page"], responses=RESPONSES)
     for path, (name, kind) in FILES.items():
         _add_file(routes, path, FOLDER / name, kind)
 

@@ -14,9 +14,10 @@ from PIL import Image
 
 from latentrt import Pipeline
 from latentrt.runtime.samplers import SAMPLERS
+from latentrt.runtime.serve.api_keys import ApiKeys
 from latentrt.runtime.serve.routes.automatic1111_schema import SAMPLER_NAMES, SCHEDULERS, TextToImage
 from latentrt.runtime.serve.seed_by_lot import SEED_BITS
-from support.serving import Running, Unet, until
+from support.serving import Running, Unet, serving, until
 
 webuiapi = pytest.importorskip("webuiapi", reason="webuiapi is not installed")
 SMALL = {"width": 128, "height": 128, "steps": 3}
@@ -134,3 +135,22 @@ def test_progress_is_told_and_an_interruption_ends_it(api: Any, running: Running
             asked.result(60)
     assert caught.value.args[0] == 409
     assert api.get_progress()["state"]["job_count"] == 0
+
+
+def test_a_key_neither_sees_nor_interrupts_the_requests_of_another(demo_bundle: Path, unet: Unet) -> None:
+    keys = ["the-key-of-the-first", "the-key-of-the-second"]
+    with (
+        serving(demo_bundle, unet.opening(demo_bundle), api_keys=ApiKeys(keys)) as server,
+        ThreadPoolExecutor(1) as threads,
+    ):
+        mine, other = (webuiapi.WebUIApi(host="127.0.0.1", port=server.port) for _ in keys)
+        for api, key in zip((mine, other), keys, strict=True):
+            api.session.headers["Authorization"] = f"Bearer {key}"
+        unet.shut()
+        asked = threads.submit(mine.txt2img, prompt="a star", **SMALL)
+        until(lambda: server.service.under_way == 1)
+        other.interrupt()
+        assert other.get_progress()["state"]["job_count"] == 0
+        assert mine.get_progress()["state"]["job_count"] == 1
+        unet.gate.set()
+        assert len(asked.result(60).images) == 1
