@@ -6,20 +6,20 @@ from latentrt.engines.distilled import guidance_width
 from latentrt.engines.manifest import Component
 
 from .denoiser import Conditioning
-from .prompt.encoder import EncodedPrompts, PromptEncoder
+from .prompt.encoder import EncodedPrompts
 from .request import Request
 
 
-def condition(encoder: PromptEncoder, request: Request, unet: Component) -> tuple[EncodedPrompts, Conditioning]:
-    """Encode a request's prompts, as its UNet wants them.
+def is_guided(request: Request, unet: Component) -> bool:
+    """Whether the negative prompt plays a part.
 
-    Raises:
-        InputError: a prompt is not text, or its weights cannot be read.
-        EngineError: the text encoder failed.
+    A UNet that guidance was distilled into is told the scale: it needs no second row, and takes no negative prompt.
     """
-    distilled = guidance_width(unet.inputs) is not None
-    if distilled:  # it is told the scale: it needs no second row, and takes no negative prompt
-        texts = encoder.encode(request, guided=False)
-        return texts, Conditioning(texts.positive, told_scale=request.guidance_scale)
-    texts = encoder.encode(request, guided=request.guided)
-    return texts, Conditioning(texts.positive, texts.negative, request.guidance)
+    return request.guided and guidance_width(unet.inputs) is None
+
+
+def conditioning(texts: EncodedPrompts, request: Request, unet: Component) -> Conditioning:
+    """What a request's questions are asked with, as its UNet wants them."""
+    if guidance_width(unet.inputs) is not None:
+        return Conditioning(texts.positive, told_scale=request.guidance_scale)
+    return Conditioning(texts.positive, texts.negative, request.guidance)

@@ -29,6 +29,17 @@ class Result:
 
 
 @dataclass(frozen=True, eq=False)
+class Decoded:
+    """One decoded picture, (3, height, width) in about [-1, 1], float32: black where the safety checker flagged it.
+
+    `flagged` is None where no checker looked.
+    """
+
+    pixels: NDArray[np.float32]
+    flagged: bool | None = None
+
+
+@dataclass(frozen=True, eq=False)
 class Drawing:
     """A request on its way: what was asked, what that means for this bundle, and its place in the loop."""
 

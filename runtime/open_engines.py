@@ -22,7 +22,7 @@ from latentrt.engines.tensor import Feeds, blank_feeds
 
 from .request import Plan, Request
 from .residency import Residency
-from .tiling import decode
+from .tiling import AT_ONCE, decode
 
 
 class OpenEngines:
@@ -35,9 +35,9 @@ class OpenEngines:
         self, bundle: Bundle, wanted: Wanted, tile: int | None = None, residency: Residency | None = None
     ) -> None:
         self._bundle = bundle
-        self._wanted = wanted
+        self.wanted = wanted
         self._tile = tile  # latents on a side that a decoder gets at most
-        self._residency = residency
+        self.residency = residency
         self._engines: dict[str, Engine] = {}
         self._closed = False
 
@@ -50,21 +50,26 @@ class OpenEngines:
         if self._closed:
             raise EngineError("the pipeline is closed: open it again")
         if component not in self._engines:
-            found = None if self._residency is None else self._residency.engines(component)
-            self._engines[component] = found or open_engine(self._bundle, component, self._wanted)
+            found = None if self.residency is None else self.residency.engines(component)
+            self._engines[component] = found or open_engine(self._bundle, component, self.wanted)
         return self._engines[component]
 
     def tile(self, decoder: str, size: Size) -> int | None:
         """The side in latents of the tiles that a picture of `size` is decoded in; None where it is decoded whole."""
-        tile = self._tile if self._residency is None else self._residency.tile(decoder, size)
+        tile = self._tile if self.residency is None else self.residency.tile(decoder, size)
         whole = max(size) // self._bundle.manifest.model.vae_scale_factor
         return tile if tile is not None and whole > tile else None
 
     def decode(self, decoder: str, latents: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Latents (n, 4, h, w) to pictures (n, 3, 8h, 8w), float32, in tiles where they are larger than one."""
+        """Latents (n, 4, h, w) to pictures (n, 3, 8h, 8w), float32, in tiles where they are larger than one.
+
+        Small ones share calls; not under a memory budget, which counts a call of one.
+        """
         model = self._bundle.manifest.model
         height, width = (model.vae_scale_factor * side for side in latents.shape[2:])
-        return decode(self[decoder], latents / np.float32(model.scaling_factor), self.tile(decoder, (width, height)))
+        at_once = AT_ONCE if self.residency is None else 1
+        scaled = latents / np.float32(model.scaling_factor)
+        return decode(self[decoder], scaled, self.tile(decoder, (width, height)), at_once)
 
     def check_start(self, request: Request, planned: Plan) -> None:
         """Check that memory allows a picture, and that its decoder takes the size, before anything is run.
@@ -73,8 +78,8 @@ class OpenEngines:
             InputError: one of them does not hold.
             EngineError: the decoder cannot be opened.
         """
-        if self._residency is not None:
-            self._residency.plan(request, planned)
+        if self.residency is not None:
+            self.residency.plan(request, planned)
         self.check_held(decoder_component(planned.decoder), planned)
 
     def check_held(self, component: str, planned: Plan, tokens: int = MAX_TOKENS) -> None:
@@ -104,7 +109,7 @@ class OpenEngines:
         used = [UNET, TEXT_ENCODER, decoder, *([SAFETY_CHECKER] if checked else [])]
         keys = " ".join(f"{component}={self.key(component, planned, tokens).id}" for component in used)
         tile = self.tile(decoder, (planned.width, planned.height))
-        return {"engine": f"{self._wanted.engine} {keys}"} | ({} if tile is None else {"tile": str(tile)})
+        return {"engine": f"{self.wanted.engine} {keys}"} | ({} if tile is None else {"tile": str(tile)})
 
     def _call(self, component: str, planned: Plan, tokens: int) -> Feeds:
         """The shapes of a component's calls for a picture, as feeds of zeros."""

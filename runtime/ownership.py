@@ -9,17 +9,18 @@ from typing import TypeVar
 
 from latentrt.engines.errors import EngineError
 
+from .stages import Stages
 from .turn import Turn
-from .worker import Drawer, Worker
+from .worker import Worker
 
 _T = TypeVar("_T")
 
 
 class Ownership:
-    """Engines and loop of one pipeline, held by one thread at a time; `drawing` tells whether the loop has requests."""
+    """The stages of one pipeline, its engines and its loop, held by one thread at a time."""
 
-    def __init__(self, drawer: Drawer, drawing: Callable[[], bool], on_turn: Callable[[Turn], None]) -> None:
-        self._drawer, self._drawing, self._on_turn = drawer, drawing, on_turn
+    def __init__(self, stages: Stages, on_turn: Callable[[Turn], None]) -> None:
+        self._stages, self._on_turn = stages, on_turn
         self._worker: Worker | None = None
         self._handing_over = threading.Lock()
         self._in_use = threading.RLock()
@@ -75,9 +76,9 @@ class Ownership:
     def _started(self) -> Worker:
         free = self._in_use.acquire(blocking=False)
         try:
-            if not free or self._drawing():
+            if not free or self._stages.live:
                 raise EngineError("requests of generate(), start() or stream() are being drawn: finish or cancel them")
-            return Worker(self._drawer, self._on_turn)
+            return Worker(self._stages, self._on_turn)
         finally:
             if free:
                 self._in_use.release()

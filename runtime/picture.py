@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from latentrt.engines.errors import InputError, NanPictureError
 PREFIX = "latentrt:"  # of each text key, so that other programs' texts are told apart
 
 
-def check_finite(arrays: NDArray[np.float32], source: str) -> None:
+def check_finite(arrays: NDArray[np.float32] | Sequence[NDArray[np.float32]], source: str) -> None:
     """Check pictures or latents (n, ...) that `source` gave.
 
     Raises:

@@ -18,31 +18,22 @@ from latentrt.engines.backend import DEFAULT
 from latentrt.engines.bundle import Bundle
 from latentrt.engines.choice import Wanted
 from latentrt.engines.errors import EngineError, InputError
-from latentrt.engines.manifest import SAFETY_CHECKER, TEXT_ENCODER, UNET, Precision, decoder_component
+from latentrt.engines.manifest import Precision, decoder_component
 from latentrt.engines.memory_words import parse_memory
 from latentrt.engines.scratch import Scratch
-from latentrt.engines.version import __version__
 
-from .conditioning import condition
-from .denoiser import Denoiser
 from .drawing import Drawing, Result
-from .facts import request_facts
-from .loop import DenoisingLoop, Job, Step
+from .loop import Job, Step
 from .open_engines import OpenEngines
 from .ownership import Ownership
-from .picture import check_finite, to_image
-from .prompt.encoder import PromptEncoder
 from .prompt.textual_inversion import read_textual_inversion
-from .prompt.token_table import TokenTable
 from .request import Request, plan
 from .residency import Limits, Residency
-from .safety import SafetyChecker, SafetyWarning, switched_off, verdict
-from .samplers import sampler_with_eta
-from .seeds import open_noise, start_noise
+from .safety import SafetyWarning, switched_off
+from .stages import Asked, Stages
 from .stream import Stream
 from .submission import Submission
 from .tiling import check_tile
-from .tokenizer import ClipTokenizer
 from .turn import Turn
 
 MAX_ROWS = 8  # of one UNet call: four guided pictures at once
@@ -82,18 +73,11 @@ class Pipeline:
         self.residency = None if limits is None else Residency(bundle, self.wanted, limits)
         self.engines = OpenEngines(bundle, self.wanted, tile, self.residency)
         self.on_turn: Callable[[Turn], None] | None = None
-        self._owner = Ownership(self, lambda: len(self._loop) > 0, self._tell)
-        tokenizer = ClipTokenizer.from_file(bundle.file(bundle.manifest.tokenizer))
-        table = TokenTable(bundle.file(bundle.manifest.token_embedding))
         with ExitStack() as on_failure:
-            on_failure.callback(self.close)
-            unet = self.engines[UNET]
-            self._prompts = PromptEncoder(tokenizer, table, self.engines[TEXT_ENCODER], max_rows)
-            facts = bundle.manifest.safety_checker if safety_checker else None
-            self._safety_checker = None if facts is None else SafetyChecker(self.engines[SAFETY_CHECKER], bundle, facts)
+            on_failure.callback(self.engines.close)
+            self.stages = Stages(bundle, self.engines, max_rows, safety_checker=safety_checker)
             on_failure.pop_all()
-        rows = max_rows if self.residency is None else self.residency.rows
-        self._loop = DenoisingLoop(Denoiser(unet, bundle.manifest.model.prediction_type, rows), max_rows)
+        self._owner = Ownership(self.stages, self._tell)
 
     @classmethod
     def open(
@@ -150,7 +134,7 @@ class Pipeline:
             InputError: not one embedding of this model's width, or the word is taken.
         """
         embedding = read_textual_inversion(path, token)
-        self._owner.call(lambda: self._prompts.new_tokens.add(embedding))
+        self._owner.call(lambda: self.stages.prompts.new_tokens.add(embedding))
         return embedding.token
 
     def generate(self, prompt: str | None = None, **options: Any) -> Result:
@@ -186,9 +170,10 @@ class Pipeline:
 
     @property
     def failed(self) -> BaseException | None:
-        """What ended the pipeline's own thread, a defect or an engine that died; None while all is well.
+        """What ended the pipeline's own thread, or an engine's last call; None while all is well.
 
-        Whoever waited got the same error; open the pipeline again.
+        Whoever waited got the same error. A pipeline whose thread ended, or whose engine fails again, is to be opened
+        anew.
         """
         worker = self._owner.shared
         return None if worker is None else worker.failed
@@ -199,34 +184,21 @@ class Pipeline:
 
     def start(self, request: Request, on_step: Callable[[Step], None] | None = None) -> Drawing:
         """Take a request into the loop. It joins at the next `step()`, beside the requests already there."""
-        drawing = self.take_in(request, on_step)
+        with self._owner.held():
+            [drawing] = self.stages.take_in([Asked(request, on_step)])
+        if isinstance(drawing, Exception):
+            raise drawing
         for warning in drawing.texts.warnings:
             warnings.warn(warning, PromptWarning, stacklevel=4)
         return drawing
 
-    def take_in(self, request: Request, on_step: Callable[[Step], None] | None = None) -> Drawing:
-        """As `start`, for whoever hands the warnings on: they are in the drawing's `texts`."""
-        with self._owner.held():
-            return self._take_in(request, on_step)
-
-    def _take_in(self, request: Request, on_step: Callable[[Step], None] | None) -> Drawing:
-        planned = plan(request, self.bundle.manifest)
-        self.engines.check_start(request, planned)
-        schedule = planned.schedule
-        noise = open_noise(request, planned.latent_shape[0])
-        start = start_noise(request, noise, planned.latent_shape) if request.latents is None else request.latents
-        x = start * np.float32(schedule.init_scale)
-        sampling = sampler_with_eta(request.sampler, request.eta)(x, schedule, noise)
-        texts, conditioning = condition(self._prompts, request, self.bundle.component(UNET))
-        self.engines.check_held(UNET, planned, len(texts.positive))
-        job = Job(sampling, conditioning, schedule.steps, np.float32(schedule.final_scale), on_step)
-        self._loop.join(job)
-        return Drawing(request, planned, texts, job)
-
     def step(self) -> list[Job]:
-        """Answer one question of every request of one size: one step, for most samplers. Empty when none is live."""
+        """Answer one question each of the requests that share the next call: one step, for most samplers.
+
+        Empty when no request is live.
+        """
         with self._owner.held():
-            return self._loop.step()
+            return self.stages.step()
 
     def finish(self, drawing: Drawing) -> Result:
         """Decode a request whose job is done, and have the pictures checked.
@@ -237,28 +209,10 @@ class Pipeline:
             Exception: what ended the job, if something did.
         """
         with self._owner.held():
-            return self._finish(drawing)
-
-    def _finish(self, drawing: Drawing) -> Result:
-        job = drawing.job
-        if not job.done:
-            raise EngineError("the request is still being drawn: call step() until its job is done")
-        if job.error is not None:
-            raise job.error
-        if job.latents is None:
-            raise EngineError("the request was cancelled: it has no picture")
-        check_finite(job.latents, "denoising")
-        decoded = self.decode(job.latents, drawing.plan.decoder)
-        check_finite(decoded, "the decoder")
-        flagged = None
-        if self._safety_checker is not None:
-            decoded, flagged = self._safety_checker.replace_flagged(decoded)
-        facts = [self._facts(drawing, i, flagged) for i in range(len(decoded))]
-        images = [to_image(picture, fact) for picture, fact in zip(decoded, facts, strict=True)]
-        return Result(images, job.latents, facts, flagged)
+            return self.stages.finish(drawing)
 
     def decode(self, latents: NDArray[np.float32], decoder: str | None = None) -> NDArray[np.float32]:
-        """Latents (n, 4, h, w) to pictures (n, 3, 8h, 8w) in about [-1, 1], float32; one at a time, to save memory.
+        """Latents (n, 4, h, w) to pictures (n, 3, 8h, 8w) in about [-1, 1], float32; small ones share calls.
 
         What it gives is not checked for safety.
         """
@@ -284,13 +238,3 @@ class Pipeline:
     def _tell(self, turn: Turn) -> None:
         if self.on_turn is not None:
             self.on_turn(turn)
-
-    def _facts(self, drawing: Drawing, index: int, flagged: list[bool] | None) -> dict[str, str]:
-        return {
-            **({"allow_unverified": "yes"} if self.wanted.allow_unverified else {}),
-            **request_facts(drawing.request, drawing.plan, drawing.texts, index),
-            "safety_checker": verdict(flagged, index, self.bundle.manifest.safety_checker is not None),
-            "bundle": self.bundle.hash,
-            **self.engines.facts(drawing.plan, len(drawing.texts.positive), checked=flagged is not None),
-            "latentrt": __version__,
-        }

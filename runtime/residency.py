@@ -100,8 +100,8 @@ class Residency:
         """
         images = request.num_images_per_prompt
         tokens = MAX_TOKENS * request.max_prompt_chunks
-        texts = min(self._max_rows, request.max_prompt_chunks)
-        rows = min(self._max_rows, images * (2 if request.guided else 1))
+        prompts = 2 if request.guided else 1
+        texts, rows = (min(self._max_rows, prompts * each) for each in (request.max_prompt_chunks, images))
         size, decoder = (planned.width, planned.height), decoder_component(planned.decoder)
         unet = call_shapes(self._bundle, UNET, size, tokens)
         phases = [

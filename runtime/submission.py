@@ -6,7 +6,7 @@ from collections.abc import Callable, Generator
 from concurrent.futures import Future
 from typing import Any
 
-from .drawing import Drawing, Result
+from .drawing import Decoded, Drawing, Result
 from .loop import Step
 from .request import Plan, Request
 
@@ -14,11 +14,12 @@ from .request import Plan, Request
 class Submission(Future[Result]):
     """A `concurrent.futures.Future` of a `Result`; `await` it, or `asyncio.wrap_future` it, in an event loop.
 
-    `cancel()` takes effect at once for whoever waits, and frees the request's rows before the next step; it fails only
-    when the picture is already being decoded. `steps_done` of `steps_total` may be read at any time.
+    `cancel()` takes effect at once for whoever waits, and frees the request's rows before the next step, or its place
+    among what is to be encoded or decoded; it fails only when the picture is done. `steps_done` of `steps_total` may be
+    read at any time.
 
     Attributes:
-        warnings: what of the prompt the model does not see, a line each; known once the first step is done.
+        warnings: what of the prompt the model does not see, a line each; known once it runs.
     """
 
     def __init__(self, request: Request, planned: Plan, on_step: Callable[[Step], None] | None = None) -> None:
@@ -28,11 +29,17 @@ class Submission(Future[Result]):
         self.steps_total = planned.schedule.steps
         self.warnings: tuple[str, ...] = ()
         self.drawing: Drawing | None = None  # the worker's, once the request is in the loop
+        self.decoded: list[Decoded | Exception] = []  # the worker's: its pictures so far
         self._on_step = on_step
 
     def running(self) -> bool:
         """Whether steps are being drawn, or the picture is being decoded."""
         return self.drawing is not None and not self.done()
+
+    def joined(self, drawing: Drawing) -> None:
+        """Note that the request is in the loop; in the worker's thread."""
+        self.warnings = drawing.texts.warnings
+        self.drawing = drawing
 
     def stepped(self, step: Step) -> None:
         """Note a finished step, and tell the listener; in the worker's thread."""

@@ -19,6 +19,7 @@ from latentrt.engines.engine import Engine
 from .checks import check_count
 
 LEAST, MOST = 8, 512  # latents on a side of a tile
+AT_ONCE = 64 * 64  # latents that share a call of the decoder: one picture of 512x512, Stable Diffusion's own size
 _OVERLAP = 4  # a quarter of a tile is shared with the next
 
 Picture = NDArray[np.float32]
@@ -34,13 +35,23 @@ def check_tile(tile: int | None) -> None:
         check_count("tile", tile, LEAST, MOST)
 
 
-def decode(engine: Engine, latents: Picture, tile: int | None) -> Picture:
-    """Scaled latents (n, 4, h, w) to pictures (n, 3, 8h, 8w), one at a time, to save memory; in tiles if asked for."""
+def decode(engine: Engine, latents: Picture, tile: int | None, at_once: int = 1) -> Picture:
+    """Scaled latents (n, 4, h, w) to pictures (n, 3, 8h, 8w), in tiles if asked for.
 
-    def run(one: Picture) -> Picture:
-        return engine.run({engine.inputs[0].name: one})[engine.outputs[0].name]
+    Whole ones share a call where the engine takes it and they cover no more than `at_once` (h * w), so that a call
+    needs no more memory than one picture of that size; the others are decoded one after another.
+    """
+    name, height, width = engine.inputs[0].name, *latents.shape[2:]
 
-    return np.concatenate([decode_tiled(run, row[None], tile or max(row.shape[1:])) for row in latents])
+    def run(some: Picture) -> Picture:
+        return engine.run({name: some})[engine.outputs[0].name]
+
+    if tile is not None and max(height, width) > tile:
+        return np.concatenate([decode_tiled(run, row[None], tile) for row in latents])
+    count = max(1, at_once // (height * width))
+    if not engine.takes({name: latents[:count]}):
+        count = 1
+    return np.concatenate([run(latents[start : start + count]) for start in range(0, len(latents), count)])
 
 
 def decode_tiled(decode: Callable[[Picture], Picture], latents: Picture, tile: int) -> Picture:

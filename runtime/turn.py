@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeAlias
+
+Kind: TypeAlias = Literal["encode", "step", "decode"]
 
 
 @dataclass(frozen=True)
@@ -13,7 +15,7 @@ class Turn:
     `rows` are texts of an "encode", rows of the UNet of a "step", pictures of a "decode".
     """
 
-    kind: Literal["encode", "step", "decode"]
+    kind: Kind
     requests: int
     rows: int
     seconds: float

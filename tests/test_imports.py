@@ -171,6 +171,14 @@ def test_serving_loads_nothing_of_the_torch_stack() -> None:
     assert result.returncode == 0, result.stdout + result.stderr
 
 
+def test_drawing_loads_nothing_of_what_serving_needs() -> None:
+    names = [name for name in modules("runtime") if not name.startswith("latentrt.runtime.serve")]
+    libraries = ["fastapi", "starlette", "uvicorn", "pydantic", "prometheus_client"]
+    loaded = f"import sys, {', '.join(['latentrt.cli', *names])}; print([x for x in {libraries} if x in sys.modules])"
+    told = subprocess.run([sys.executable, "-c", loaded], capture_output=True, text=True, check=True).stdout
+    assert told == "[]\n"
+
+
 def test_the_check_above_can_fail() -> None:
     result = in_a_fresh_process("latentrt.export.wrappers")
     assert result.returncode == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,7 @@ from .token_table import TokenTable
 from .weights import Section, Span, parse_weights
 
 Embedding = NDArray[np.float32]
+Ids: TypeAlias = tuple[int, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +36,30 @@ class EncodedPrompts:
     warnings: tuple[str, ...]
     used: tuple[TextualInversion, ...]
 
+    @property
+    def chunks(self) -> int:
+        """Texts of 77 tokens that the text encoder was asked for, those that occur twice counted twice."""
+        return len(self.positive) // MAX_TOKENS * (1 if self.negative is None else 2)
+
+
+class Text(NamedTuple):
+    """A prompt as it is encoded: chunk by chunk, without the encoder's last `clip_skip` layers."""
+
+    chunks: tuple[Chunk, ...]
+    clip_skip: int
+
+
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """Prompts that were read, not yet encoded: the positive, and where there is guidance the negative, of one length.
+
+    `warnings` and `used` are those of `EncodedPrompts`.
+    """
+
+    texts: tuple[Text, ...]
+    warnings: tuple[str, ...]
+    used: tuple[TextualInversion, ...]
+
 
 class PromptEncoder:
     """The way from prompts to embeddings; `new_tokens` may grow between prompts."""
@@ -46,29 +72,49 @@ class PromptEncoder:
         self._max_rows = max_rows
         [self._comma] = tokenizer.ids(",")
 
-    def encode(self, prompts: Prompts, *, guided: bool) -> EncodedPrompts:
-        """Encode the prompt, and where it is `guided` the negative one.
+    def read(self, prompts: Prompts, *, guided: bool) -> Reading:
+        """Read the prompt, and where it is `guided` the negative one; no network runs.
 
         The shorter is padded with empty chunks to the length of the other. Of a plain prompt, `clip_skip` concerns the
         positive alone, as in diffusers; of a weighted one both, as in the web UIs.
 
         Raises:
             InputError: not text, or weights that cannot be read.
-            EngineError: the text encoder failed.
         """
         texts = [prompts.prompt or "", *([prompts.negative_prompt] if guided else [])]
         read = [self._chunks(text, prompts) for text in texts]
         count = max(len(chunks) for chunks, _ in read)
-        padded = [[*chunks, *[()] * (count - len(chunks))] for chunks, _ in read]
+        padded = [(*chunks, *[()] * (count - len(chunks))) for chunks, _ in read]
         used = {i for chunks in padded for chunk in chunks for unit in chunk for i in unit.ids if i >= VOCABULARY}
         skips = [prompts.clip_skip or 0, (prompts.clip_skip or 0) if prompts.prompt_syntax == "weighted" else 0]
-        embeddings = [self._embed(chunks, skip) for chunks, skip in zip(padded, skips, strict=False)]
-        return EncodedPrompts(
-            embeddings[0],
-            embeddings[1] if guided else None,
+        return Reading(
+            tuple(Text(chunks, skip) for chunks, skip in zip(padded, skips, strict=False)),
             tuple(truncation_warning(cut, prompts.max_prompt_chunks) for _, cut in read if cut),
             tuple(dict.fromkeys(self.new_tokens.named(i) for i in sorted(used))),
         )
+
+    def embed(self, readings: Sequence[Reading]) -> list[EncodedPrompts]:
+        """Encode prompts that were read, those of all together; what occurs twice is encoded once.
+
+        Raises:
+            EngineError: the text encoder failed.
+        """
+        chunks = dict.fromkeys((_ids(c), text.clip_skip) for one in readings for text in one.texts for c in text.chunks)
+        states = dict(zip(chunks, self._states(list(chunks)), strict=True))
+
+        def embedding(text: Text) -> Embedding:
+            parts = [emphasized(states[_ids(chunk), text.clip_skip], _weights(chunk)) for chunk in text.chunks]
+            return np.concatenate(parts)
+
+        return [
+            EncodedPrompts(
+                embedding(one.texts[0]),
+                embedding(one.texts[1]) if len(one.texts) > 1 else None,
+                one.warnings,
+                one.used,
+            )
+            for one in readings
+        ]
 
     def _chunks(self, text: str, prompts: Prompts) -> tuple[list[Chunk], str]:
         """The chunks of one prompt, and the text that was cut."""
@@ -99,32 +145,35 @@ class PromptEncoder:
             words.append(self._tokenizer.text(unit.ids) if known else f"{self.new_tokens.named(unit.ids[0]).token} ")
         return "".join(words).strip()
 
-    def _embed(self, chunks: Sequence[Chunk], clip_skip: int) -> Embedding:
-        """(77 * k, width): each chunk by itself through the text encoder, then weighted, then side by side."""
-        rows = [self._row(chunk) for chunk in chunks]
-        parts = []
-        for start in range(0, len(rows), self._max_rows):
-            vectors = np.stack([vectors for vectors, _ in rows[start : start + self._max_rows]])
-            outputs = self._engine.run({self._engine.inputs[0].name: vectors})
-            if clip_skip:
-                parts.append(outputs[HIDDEN_STATES][:, -clip_skip])
-            else:
-                parts.append(outputs[self._engine.outputs[0].name])
-        weighted = [emphasized(z, weights) for z, (_, weights) in zip(np.concatenate(parts), rows, strict=True)]
-        return np.concatenate(weighted)
+    def _states(self, chunks: Sequence[tuple[Ids, int]]) -> list[Embedding]:
+        """Hidden states (77, width) of each chunk and CLIP skip, in calls of at most `max_rows` chunks."""
+        found: list[Embedding] = []
+        for start in range(0, len(chunks), self._max_rows):
+            some = chunks[start : start + self._max_rows]
+            outputs = self._engine.run({self._engine.inputs[0].name: np.stack([self._vectors(ids) for ids, _ in some])})
+            last = outputs[self._engine.outputs[0].name]
+            found += [outputs[HIDDEN_STATES][i, -skip] if skip else last[i] for i, (_, skip) in enumerate(some)]
+        return found
 
-    def _row(self, chunk: Chunk) -> tuple[Embedding, Embedding]:
-        """A chunk as the text encoder takes it: vectors (77, width), and the weight of each (77,)."""
-        ids = [i for unit in chunk for i in unit.ids]
-        weights = [unit.weight for unit in chunk for _ in unit.ids]
+    def _vectors(self, ids: Ids) -> Embedding:
+        """A chunk as the text encoder takes it: (77, width)."""
         padding = [self._tokenizer.pad_token_id] * (ROOM - len(ids))
-        vectors = [self._vector(i) for i in (START_OF_TEXT, *ids, END_OF_TEXT, *padding)]
-        spread = np.ones(MAX_TOKENS, np.float32)
-        spread[1 : len(ids) + 1] = weights
-        return np.stack(vectors), spread
+        return np.stack([self._vector(i) for i in (START_OF_TEXT, *ids, END_OF_TEXT, *padding)])
 
     def _vector(self, token_id: int) -> Embedding:
         return self._table.vector(token_id) if token_id < VOCABULARY else self.new_tokens.vector(token_id)
+
+
+def _ids(chunk: Chunk) -> Ids:
+    return tuple(i for unit in chunk for i in unit.ids)
+
+
+def _weights(chunk: Chunk) -> Embedding:
+    """The weight of each vector of a chunk: (77,)."""
+    weights = [unit.weight for unit in chunk for _ in unit.ids]
+    spread = np.ones(MAX_TOKENS, np.float32)
+    spread[1 : len(weights) + 1] = weights
+    return spread
 
 
 def emphasized(z: Embedding, weights: Embedding) -> Embedding:

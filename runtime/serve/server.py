@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import socket
 from concurrent.futures import Future
 from types import FrameType
@@ -80,7 +81,9 @@ def listen(host: str, port: int) -> socket.socket:
         family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         return socket.create_server(address[:2], family=family, backlog=BACKLOG)
     except OSError as error:
-        raise InputError(f"cannot listen on {host} port {port}: {error.strerror or error}") from error
+        number = error.errno or 0
+        words = os.strerror(number) if number > 0 else error.strerror or str(error)  # below 0: of a name's resolution
+        raise InputError(f"cannot listen on {host} port {port}: {words}") from error
 
 
 def run(service: Service, listener: socket.socket) -> None:

@@ -207,8 +207,8 @@ def test_only_the_flagged_picture_of_a_batch_is_replaced(graft: Grafted) -> None
     thresholds = np.where(np.arange(17) == 5, 0.999, 1.5).astype(np.float32)
     decoded = np.stack([np.zeros_like(light), light, -light])
     with Pipeline.open(graft(concept_embeds=concepts, concept_embeds_weights=thresholds), engine="fake") as pipe:
-        assert pipe._safety_checker is not None
-        replaced, flagged = pipe._safety_checker.replace_flagged(decoded)
+        assert pipe.stages.safety_checker is not None
+        replaced, flagged = pipe.stages.safety_checker.replace_flagged(decoded)
     assert flagged == [False, True, False]
     np.testing.assert_array_equal(replaced[::2], decoded[::2])
     assert (replaced[1] == -1).all()
@@ -263,9 +263,9 @@ def test_a_nan_picture_is_an_error_of_its_own_and_not_flagged(graft: Grafted, mo
 def test_nan_of_the_checker_is_an_error_and_no_picture(graft: Grafted, monkeypatch: pytest.MonkeyPatch) -> None:
     """A comparison with NaN is false, so that it would pass for a picture that shows nothing."""
     with Pipeline.open(graft(**NONE), engine="fake") as pipe:
-        assert pipe._safety_checker is not None
+        assert pipe.stages.safety_checker is not None
         nan = {"image_embeds": np.full((1, WIDTH), np.nan, np.float32)}
-        monkeypatch.setattr(pipe._safety_checker.engine, "run", lambda _: nan)
+        monkeypatch.setattr(pipe.stages.safety_checker.engine, "run", lambda _: nan)
         with pytest.raises(EngineError, match="the safety checker gave NaN") as caught:
             pipe.generate("a red star", num_inference_steps=1)
     assert not isinstance(caught.value, NanPictureError)

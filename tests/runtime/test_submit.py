@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,13 @@ import pytest
 from numpy.typing import NDArray
 
 from latentrt import Pipeline, Request
-from latentrt.engines.errors import EngineError, InputError
+from latentrt.engines.engine import Engine
+from latentrt.engines.errors import EngineError, InputError, NanPictureError
 from latentrt.engines.fake_backend import FakeEngine
-from latentrt.engines.tensor import Feeds
+from latentrt.engines.tensor import Feeds, blank_feeds
 from latentrt.runtime.loop import Step
+from latentrt.runtime.submission import Submission
+from latentrt.runtime.turn import Turn
 
 OPTIONS = [
     {"prompt": "a red star", "num_inference_steps": 6, "seed": 1},
@@ -45,27 +49,52 @@ class Gate:
         assert self.opened.wait(30)
 
 
-def rows_of(pipe: Pipeline) -> list[int]:
-    unet = pipe.engines["unet"]
-    assert isinstance(unet, FakeEngine)
-    return unet.rows
+def rows_of(pipe: Pipeline, component: str = "unet") -> list[int]:
+    engine = pipe.engines[component]
+    assert isinstance(engine, FakeEngine)
+    return engine.rows
+
+
+def held_back(pipe: Pipeline, wanted: list[dict[str, Any]]) -> list[Submission]:
+    """Submissions that the worker, which is busy meanwhile, finds all at once; they are let go."""
+    gate = Gate()
+    first = pipe.submit("a star", num_inference_steps=1, on_step=gate)
+    assert gate.reached.wait(30)
+    submissions = [pipe.submit(**options) for options in wanted]
+    gate.opened.set()
+    first.result(30)
+    return submissions
 
 
 @pytest.mark.parametrize("engine", ["fake", "onnxruntime"])
 def test_threads_that_submit_get_the_pictures_that_generate_draws(demo_bundle: Path, engine: str) -> None:
+    """Bit for bit: the rows of both engines are independent, whichever of them share a call of any network."""
     with Pipeline.open(demo_bundle, engine=engine) as pipe:
+        turns: list[Turn] = []
+        pipe.on_turn = turns.append
         alone = [pipe.generate(**options) for options in OPTIONS]
         with ThreadPoolExecutor(8) as threads:
-            wanted = [*OPTIONS, *OPTIONS] if engine == "fake" else OPTIONS
-            drawn = list(threads.map(lambda options: pipe.submit(**options).result(60), wanted))
-    for result, expected in zip(drawn, [*alone, *alone], strict=engine == "fake"):
-        if engine == "fake":
-            np.testing.assert_array_equal(result.latents, expected.latents)
-            assert [np.array_equal(a, b) for a, b in zip(result.images, expected.images, strict=True)].count(False) == 0
-        else:
-            limit = 2e-4 * np.abs(expected.latents).max()  # as for requests that are stepped together by hand
-            np.testing.assert_allclose(result.latents, expected.latents, rtol=0, atol=limit)
+            drawn = list(threads.map(lambda options: pipe.submit(**options).result(120), OPTIONS))
+    for result, expected in zip(drawn, alone, strict=True):
+        np.testing.assert_array_equal(result.latents, expected.latents)
+        for image, wanted in zip(result.images, expected.images, strict=True):
+            np.testing.assert_array_equal(image, wanted)
         assert result.facts == expected.facts
+    assert max(turn.requests for turn in turns if turn.kind == "step") > 1
+
+
+@pytest.mark.parametrize("component", ["text_encoder", "vae_decoder.kl-f8"])
+def test_onnxruntimes_rows_are_independent(demo_bundle: Path, component: str) -> None:
+    """What is encoded or decoded together is, bit for bit, what is encoded or decoded alone."""
+    bound = {"rows": 5, "height": 8, "width": 12}
+    with Pipeline.open(demo_bundle) as pipe:
+        network = pipe.engines[component]
+        [(name, blank)] = blank_feeds(network.inputs, bound).items()
+        values = np.random.default_rng(3).standard_normal(blank.shape).astype(np.float32)
+        together = network.run({name: values})
+        for row in range(bound["rows"]):
+            for output, answer in network.run({name: values[row : row + 1]}).items():
+                np.testing.assert_array_equal(answer[0], together[output][row])
 
 
 def test_requests_that_are_there_together_share_calls(pipe: Pipeline) -> None:
@@ -77,6 +106,116 @@ def test_requests_that_are_there_together_share_calls(pipe: Pipeline) -> None:
     for submission in (first, *others):
         submission.result(30)
     assert rows_of(pipe) == [2, 6, 6, 6]
+
+
+def test_newcomers_texts_share_a_call_and_what_occurs_twice_is_encoded_once(pipe: Pipeline) -> None:
+    wanted = [{"prompt": prompt, "num_inference_steps": 2} for prompt in ("a star", "a cross", "a circle", "a square")]
+    submissions = held_back(pipe, [*wanted, {"prompt": "a star", "num_inference_steps": 2, "seed": 7}])
+    results = [submission.result(30) for submission in submissions]
+    assert rows_of(pipe, "text_encoder") == [2, 5, 2]  # four prompts and "" fill a call of eight texts
+    for result, options in zip(results, wanted, strict=False):
+        np.testing.assert_array_equal(result.latents, pipe.generate(**options).latents)
+
+
+def test_between_two_steps_there_is_one_other_turn(pipe: Pipeline) -> None:
+    turns: list[Turn] = []
+    pipe.on_turn = turns.append
+    wanted = [{"prompt": "a star", "seed": seed, "num_inference_steps": 2 + seed % 4} for seed in range(24)]
+    for submission in held_back(pipe, wanted):
+        submission.result(30)
+    kinds = [turn.kind for turn in turns]
+    first, last = kinds.index("step", kinds.index("step") + 1), len(kinds) - kinds[::-1].index("step")
+    assert not [pair for pair in pairwise(kinds[first:last]) if "step" not in pair]
+    assert all(turn.rows <= 8 and turn.seconds > 0 for turn in turns if turn.kind == "step")
+    sums = {kind: sum(turn.rows for turn in turns if turn.kind == kind) for kind in ("encode", "decode")}
+    assert sums == {"encode": 2 * 25, "decode": 25}
+
+
+def test_pictures_that_are_decoded_together_share_a_call(pipe: Pipeline) -> None:
+    latents = np.random.default_rng(1).standard_normal((20, 4, 16, 16)).astype(np.float32)
+    together = pipe.decode(latents)
+    assert rows_of(pipe, "vae_decoder.kl-f8") == [16, 4]  # no more than one of 512x512 takes
+    np.testing.assert_array_equal(together[17], pipe.decode(latents[17:18])[0])
+
+
+def test_a_text_that_cannot_be_encoded_fails_alone(pipe: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    fails_for(pipe.engines["text_encoder"], monkeypatch, lambda feeds: len(feeds["inputs_embeds"]) in (4, 1))
+    wanted = [{"prompt": "a star", "num_inference_steps": 2}, {"prompt": "a cross", "num_inference_steps": 2}]
+    unguided = {"prompt": "a circle", "num_inference_steps": 2, "guidance_scale": 1.0}
+    *good, bad = held_back(pipe, [*wanted, unguided])  # "a star", "", "a cross", "a circle": four rows
+    with pytest.raises(EngineError, match="out of order"):
+        bad.result(30)
+    for submission, options in zip(good, wanted, strict=True):
+        np.testing.assert_array_equal(submission.result(30).latents, pipe.generate(**options).latents)
+    assert pipe.failed is None  # its next calls succeeded
+
+
+def fails_for(engine: Engine, monkeypatch: pytest.MonkeyPatch, fails: Callable[[Feeds], bool]) -> None:
+    run = engine.run
+
+    def failing(feeds: Feeds) -> dict[str, NDArray[Any]]:
+        if fails(feeds):
+            raise EngineError("out of order")
+        return run(feeds)
+
+    monkeypatch.setattr(engine, "run", failing)
+
+
+def test_nan_ends_its_own_request_alone(pipe: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    decoder = pipe.engines["vae_decoder.kl-f8"]
+    run, wanted = decoder.run, [{"prompt": "a star", "num_inference_steps": 2, "seed": seed} for seed in range(3)]
+    expected = [pipe.generate(**options) for options in wanted]
+    scale = np.float32(pipe.bundle.manifest.model.scaling_factor)
+    bad_latent = (expected[1].latents / scale)[0]
+
+    def spoilt(feeds: Feeds) -> dict[str, NDArray[Any]]:
+        [(name, pictures)] = run(feeds).items()
+        is_bad = [np.array_equal(row, bad_latent) for row in feeds["latent_sample"]]
+        return {name: np.where(np.array(is_bad)[:, None, None, None], np.float32("nan"), pictures)}
+
+    monkeypatch.setattr(decoder, "run", spoilt)
+    first, second, third = held_back(pipe, wanted)
+    with pytest.raises(NanPictureError, match="the decoder gave NaN"):
+        second.result(30)
+    np.testing.assert_array_equal(first.result(30).images[0], expected[0].images[0])
+    np.testing.assert_array_equal(third.result(30).images[0], expected[2].images[0])
+    assert pipe.failed is None  # the engines are well
+
+
+def test_what_waits_for_encoding_or_decoding_is_cancelled_too(pipe: Pipeline) -> None:
+    """In the turn that ends the first request's steps, both wait: it for its decoding, the other for its encoding."""
+    gate = Gate()
+    finished = pipe.submit("a star", num_inference_steps=1, on_step=gate)
+    assert gate.reached.wait(30)
+    newcomer = pipe.submit("a cross", num_inference_steps=1)
+    assert finished.cancel()
+    assert newcomer.cancel()
+    gate.opened.set()
+    pipe.submit("a circle", num_inference_steps=1).result(30)
+    assert rows_of(pipe) == [2, 2]
+    assert rows_of(pipe, "text_encoder") == [2, 2]
+    assert rows_of(pipe, "vae_decoder.kl-f8") == [1]
+
+
+def test_a_defect_reaches_all_who_wait_and_is_told(pipe: Pipeline) -> None:
+    gate, defect = Gate(), RuntimeError("a defect")
+
+    def breaks(turn: Turn) -> None:
+        if turn.kind == "step":
+            raise defect
+
+    assert pipe.failed is None
+    pipe.on_turn = breaks
+    submissions = [pipe.submit("a star", num_inference_steps=3, on_step=gate)]
+    assert gate.reached.wait(30)
+    submissions.append(pipe.submit("a cross", num_inference_steps=3))
+    gate.opened.set()
+    for submission in submissions:
+        with pytest.raises(RuntimeError, match="a defect"):
+            submission.result(30)
+    assert pipe.failed is defect
+    with pytest.raises(EngineError, match=r"ended by RuntimeError.*open it again"):
+        pipe.submit("a star")
 
 
 def test_progress_is_told_step_by_step(pipe: Pipeline) -> None:
@@ -133,6 +272,7 @@ def test_an_engines_failure_reaches_whoever_waits(pipe: Pipeline) -> None:
     gate.opened.set()
     with pytest.raises(EngineError, match="closed"):
         submission.result(30)
+    assert isinstance(pipe.failed, EngineError)
 
 
 def test_submissions_are_awaited_and_cancelled_by_asyncio(pipe: Pipeline) -> None:

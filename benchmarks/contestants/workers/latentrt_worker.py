@@ -80,7 +80,7 @@ class LatentrtContestant(Contestant):
 
         The thread is of this call alone, so that `draw` has the pipeline again afterwards.
         """
-        worker = Worker(self._pipeline)
+        worker = Worker(self._pipeline.stages)
 
         def draw(asked: Asked) -> None:
             [request] = _requests(asked)

@@ -16,7 +16,7 @@ from latentrt.engines.errors import InputError
 from latentrt.export.source import SourceModel
 from latentrt.export.vocabulary import clip_tokenizer
 from latentrt.runtime.pipeline import PromptWarning
-from latentrt.runtime.prompt.encoder import emphasized
+from latentrt.runtime.prompt.encoder import EncodedPrompts, emphasized
 
 PROMPT, NEGATIVE = "a large red circle on a blue background", "green, blurry"
 LONG = " ".join(f"a {size} {colour} star" for size in ("small", "large", "tiny") for colour in ["red", "blue", "pink"])
@@ -56,8 +56,14 @@ def reference(demo_model: SourceModel) -> diffusers.StableDiffusionPipeline:
     return made
 
 
+def encoded_by(pipeline: Pipeline, request: Request, *, guided: bool) -> EncodedPrompts:
+    prompts = pipeline.stages.prompts
+    [encoded] = prompts.embed([prompts.read(request, guided=guided)])
+    return encoded
+
+
 def encode(pipeline: Pipeline, prompt: str, negative: str = NEGATIVE, **options: Any) -> tuple[np.ndarray, np.ndarray]:
-    encoded = pipeline._prompts.encode(Request(prompt=prompt, negative_prompt=negative, **options), guided=True)
+    encoded = encoded_by(pipeline, Request(prompt=prompt, negative_prompt=negative, **options), guided=True)
     assert encoded.negative is not None
     return encoded.positive, encoded.negative
 
@@ -153,9 +159,9 @@ def test_textual_inversions_are_those_of_diffusers(
     with Pipeline.open(demo_bundle) as pipe:
         assert pipe.load_textual_inversion(tmp_path / "learned_embeds.safetensors") == "<toy>"
         assert_close(encode(pipe, prompt, "<toy>"), wanted(reference, prompt, "<toy>"))
-        [used] = pipe._prompts.encode(Request(prompt=prompt), guided=False).used
+        [used] = encoded_by(pipe, Request(prompt=prompt), guided=False).used
         assert used.token == "<toy>"
-        assert pipe._prompts.encode(Request(prompt=PROMPT), guided=False).used == ()
+        assert encoded_by(pipe, Request(prompt=PROMPT), guided=False).used == ()
 
 
 def test_a_picture_of_a_long_prompt_is_that_of_diffusers(pipeline, reference) -> None:

@@ -26,7 +26,7 @@ BODIES: dict[str, tuple[bytes, int, str]] = {
     "half a character in a field's name": (
         b'{"prompt": "a", "\\ud800": 1}',
         400,
-        "Extra inputs|Keys should be strings",
+        "the body: Input should be a valid string",
     ),
     "NaN": (b'{"prompt": "a", "guidance_scale": NaN}', 400, "guidance_scale: Input should be a finite number"),
     "infinity": (b'{"prompt": "a", "guidance_scale": 1e999}', 400, "guidance_scale: Input should be a finite number"),
@@ -115,7 +115,7 @@ def test_whatever_the_document_allows_has_the_answer_that_it_tells(shared: Runni
     asked = set()
     for operation in schemathesis.openapi.from_url(f"{shared.url}/openapi.json").get_all_operations():
 
-        @settings(max_examples=12, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+        @settings(max_examples=6, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
         @given(case=operation.ok().as_strategy())
         def check(case: schemathesis.Case) -> None:
             response = case.call()
