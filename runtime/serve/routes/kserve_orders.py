@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,7 +70,7 @@ def orders_of(tensors: Mapping[str, Tensor]) -> list[dict[str, Any]]:
 
 def tensors_of(pictures: Sequence[Picture], wanted: Sequence[str]) -> dict[str, tuple[str, NDArray[Any]]]:
     """The outputs that were asked for: datatype and array."""
-    made = {
+    made: dict[str, Callable[[], NDArray[Any]]] = {
         "image": lambda: np.stack([np.asarray(picture.image) for picture in pictures]),
         "png": lambda: np.array([picture.data for picture in pictures], dtype=object),
         "seed": lambda: np.array([picture.seed for picture in pictures], np.uint64),

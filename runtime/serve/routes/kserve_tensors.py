@@ -39,7 +39,7 @@ def read_request(body: bytes, header_length: str | None) -> tuple[InferRequest, 
         asked = InferRequest.model_validate_json(body[:length])
     except ValidationError as error:
         raise RequestValidationError(error.errors(include_url=False)) from error
-    rest, tensors = memoryview(body)[length:], {}
+    rest, tensors = memoryview(body)[length:], dict[str, Tensor]()
     for one in asked.inputs:
         if one.name in tensors:
             raise InputError(f"inputs: {one.name!r} is there twice")

@@ -40,6 +40,11 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-cache",  # a newer server has a newer page
 }
+EVENT = {  # each of the stream; its data is JSON
+    "type": "object",
+    "properties": {"event": {"enum": ["progress", "picture", "error"]}, "data": {"type": "string"}},
+    "required": ["event", "data"],
+}
 PREVIEW_QUALITY = 70  # of a JPEG: a preview has little detail to lose
 
 
@@ -97,7 +102,7 @@ def router(service: Service) -> APIRouter:
     @routes.post(
         "/api/pictures",
         response_class=StreamingResponse,
-        responses={200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}},
+        responses={200: {"content": {"text/event-stream": {"schema": EVENT}}}},
     )
     async def picture(request: Request, asked: PictureRequest) -> StreamingResponse:
         """Draw a picture, and tell of each step as a server-sent event; going away cancels it.

@@ -107,7 +107,8 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_cannot_be_done_is_refused_by_name(api: Any, name: str) -> None:
+def test_what_cannot_be_done_is_refused_by_name(shared: Running, name: str) -> None:
+    api = webuiapi.WebUIApi(host="127.0.0.1", port=shared.port)
     fields, words = REFUSED[name]
     with pytest.raises(RuntimeError) as caught:
         api.txt2img(**({"prompt": "a star"} | SMALL | fields))

@@ -129,11 +129,11 @@ MALFORMED: dict[str, tuple[Any, bytes, str | None]] = {
 
 
 @pytest.mark.parametrize("name", MALFORMED)
-def test_what_is_malformed_is_refused(running: Running, name: str) -> None:
+def test_what_is_malformed_is_refused(shared: Running, name: str) -> None:
     content, behind, length = MALFORMED[name]
     body = content if isinstance(content, bytes) else json.dumps(content).encode()
     headers = {} if length is None else {"Inference-Header-Content-Length": (length or str(len(body))).encode()}
-    answer = running.client.post("/v2/models/demo/infer", content=body + behind, headers=headers)
+    answer = shared.client.post("/v2/models/demo/infer", content=body + behind, headers=headers)
     assert answer.status_code == 422, answer.text
     assert answer.json()["error"] == answer.json()["detail"]
-    assert running.service.under_way == 0
+    assert shared.service.under_way == 0
