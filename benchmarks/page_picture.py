@@ -46,7 +46,8 @@ def _draw(page: Page, prompt: str, count: int) -> None:
 @contextmanager
 def _served(bundle: Path) -> Iterator[str]:
     """The address of a server that is ready."""
-    command = [sys.executable, "-c", "from latentrt.cli import main; main()", "serve", str(bundle), "--port", "0"]
+    command = [sys.executable, "-c", "from latentrt.cli import main; main()", "serve", str(bundle)]
+    command += ["--port", "0", "--model-name", "demo"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server:
         assert server.stderr is not None
         try:

@@ -17,7 +17,7 @@ from .wrappers import Network
 
 _SIDE = 8  # latents on a side of a coloured picture: eight of them weigh as much as two of 16 x 16, the trajectories
 # Guidance drives latents further apart than the encoder puts them. Of 1, 1.5 and 2, this came nearest to the demo
-# model's pictures of six other prompts: 0.25, 0.18 and 0.20; without the coloured pictures it was 0.31.
+# model's pictures of other prompts than the recorded one.
 _STRETCH = 1.5
 _DIGITS = 6
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ import pytest
 from PIL import Image
 
 from latentrt import Pipeline
+from latentrt.engines.manifest import FILE_NAME
 from latentrt.runtime.serve.api_keys import ApiKeys
 from support.serving import Running, Unet, serving, until
 
@@ -203,3 +205,16 @@ def test_what_can_be_asked_is_told(running: Running) -> None:
     refused = running.client.post("/api/pictures", json=beyond)
     assert refused.status_code == 422
     assert refused.headers["Content-Type"] == "application/problem+json"
+
+
+def test_a_bundle_of_before_is_drawn_without_previews(demo_bundle: Path, unet: Unet, tmp_path: Path) -> None:
+    old = Path(shutil.copytree(demo_bundle, tmp_path / "old", copy_function=os.link))
+    content = json.loads((old / FILE_NAME).read_bytes())
+    del content["preview"]
+    (old / FILE_NAME).unlink()  # it is a link to the other bundle's
+    (old / FILE_NAME).write_text(json.dumps(content))
+    with serving(old, unet.opening(old)) as server:
+        assert server.client.get("/api/model").json()["previews"] is False
+        told = events(server.client.post("/api/pictures", json={"prompt": "a star", "num_inference_steps": 2}).text)
+    assert {data["preview"] for kind, data in told if kind == "progress"} == {None}
+    assert told[-1][0] == "picture"
