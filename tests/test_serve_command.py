@@ -31,6 +31,8 @@ def test_a_server_that_is_told_to_stop_answers_what_it_took_and_exits_with_0(
         assert listening["event"] == "listening"
         with httpx2.Client(base_url=listening["url"], timeout=120) as client:
             until(lambda: client.get("/readyz").status_code == 200, "readiness")
+            assert client.get("/v1/models", headers={"Host": "elsewhere.example"}).status_code == 421
+            assert client.get("/v1/models", headers={"Host": "localhost:8000"}).status_code == 200
             body = {"prompt": "a star", "num_inference_steps": 100, "size": "64x64"}
             asked = threads.submit(client.post, GENERATIONS, json=body)
             until(lambda: client.get("/healthz").json()["live"] == 1, "the first step")
@@ -39,7 +41,7 @@ def test_a_server_that_is_told_to_stop_answers_what_it_took_and_exits_with_0(
             assert asked.result().status_code == 200
         assert process.wait(60) == 0
         events = [json.loads(line)["event"] for line in lines]
-    assert events == ["ready", "stopping", "request"]
+    assert events == ["ready", "request", "request", "stopping", "request"]
 
 
 def test_a_port_that_is_taken_is_named(demo_bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:

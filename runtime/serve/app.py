@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from latentrt.engines.errors import LatentrtError
 from latentrt.engines.version import __version__
 
-from .middleware import BoundedBody, Keyed, Watched
+from .middleware import BoundedBody, Keyed, KnownHost, Watched
 from .problems import DEFECT, answer, problem_of
 from .routes import automatic1111, health, kserve, openai, page
 from .service import Service
@@ -53,6 +53,8 @@ def create_app(service: Service) -> FastAPI:
     app.add_middleware(BoundedBody, most=settings.max_body_bytes, seconds=settings.body_timeout)
     if settings.api_keys is not None:
         app.add_middleware(Keyed, keys=settings.api_keys, public=PUBLIC)
+    if settings.allowed_hosts is not None:
+        app.add_middleware(KnownHost, hosts=settings.allowed_hosts)
     app.add_middleware(Watched, service=service)  # the last one added stands first
     return app
 

@@ -25,6 +25,11 @@ UNAUTHORIZED = Problem(
     headers={"WWW-Authenticate": "Bearer"},
 )
 
+MISDIRECTED = Problem(
+    421,
+    "unknown_host",
+    "this server goes by other names than the one asked for: start it with --allowed-host NAME for each",
+)
 WATCHERS = frozenset({"/healthz", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready"})
 
 log = logging.getLogger("latentrt.serve")
@@ -66,6 +71,19 @@ class Watched:
             line = {"method": scope["method"], "path": scope["path"], "status": status, "seconds": seconds}
             log.log(_level(scope["path"]), "request", extra={**line, "key": KEY.get()})
         return None
+
+
+class KnownHost:
+    """Refuses requests for another name: a page elsewhere may have its own name point to this machine."""
+
+    def __init__(self, app: ASGIApp, hosts: Collection[str]) -> None:
+        self._app, self._hosts = app, hosts
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, or answer 421."""
+        if scope["type"] == "http" and _host(Headers(scope=scope).get("host", "")) not in self._hosts:
+            return await answer(MISDIRECTED, scope["path"])(scope, receive, send)
+        return await self._app(scope, receive, send)
 
 
 class Keyed:
@@ -125,6 +143,12 @@ class BoundedBody:
                 return None
             if not message.get("more_body", False):
                 return {"type": "http.request", "body": bytes(body), "more_body": False}
+
+
+def _host(header: str) -> str:
+    """The name in a `Host` header, without its port: "[::1]:8000" -> "[::1]"."""
+    name, _, port = header.rpartition(":")
+    return (name if name and port.isdigit() else header).lower()
 
 
 def _level(path: str) -> int:

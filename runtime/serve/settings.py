@@ -29,6 +29,7 @@ class ServeSettings:
         max_body_bytes: of a request's body, refused while it is read.
         body_timeout: seconds that a body may take to arrive.
         api_keys: who may ask; None for everybody.
+        allowed_hosts: names that the server is asked by, in lower case and without a port; None for any.
         model_name: what clients call the bundle; None for the name of its folder.
         previews: whether pictures may be looked at while they are drawn.
     """
@@ -45,6 +46,7 @@ class ServeSettings:
     max_body_bytes: int = 2**20
     body_timeout: float = 20.0
     api_keys: ApiKeys | None = None
+    allowed_hosts: frozenset[str] | None = None
     model_name: str | None = None
     previews: bool = True
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rich.console import Console
@@ -17,6 +17,8 @@ from latentrt.runtime.serve.service import Service
 from latentrt.runtime.serve.settings import ServeSettings
 
 from .generate import Switches, load_embedding
+
+LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})  # what a machine calls itself
 
 
 @dataclass(frozen=True)
@@ -57,5 +59,7 @@ def serve_command(console: Console, opening: Opening, settings: ServeSettings, h
             console.print(
                 f"warning: {address} is not this machine alone, and anybody may ask: give --api-key-file", markup=False
             )
+        if address.is_loopback:
+            settings = replace(settings, allowed_hosts=LOOPBACK | (settings.allowed_hosts or frozenset()))
         log_to_stderr()
         run(Service(bundle, settings, opening), listener)

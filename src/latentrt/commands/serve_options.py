@@ -18,6 +18,10 @@ Grace = Annotated[
     typer.Option(metavar="SECONDS", help="That SIGTERM leaves to what is under way; --request-timeout if not given."),
 ]
 ApiKeyFile = Annotated[Path | None, typer.Option(metavar="FILE", help="A key a line; without it, anybody may ask.")]
+AllowedHost = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME", help="A name that clients call this machine by; may be given again."),
+]
 MaxPixels = Annotated[int, typer.Option(min=1, help="Width times height of a picture.")]
 MaxSteps = Annotated[int, typer.Option(min=1, help="Denoising steps of a picture.")]
 MaxImages = Annotated[int, typer.Option(min=1, help="Pictures of one request.")]

@@ -39,6 +39,7 @@ def serve(
     request_timeout: s.RequestTimeout = 120,
     grace: s.Grace = None,
     api_key_file: s.ApiKeyFile = None,
+    allowed_host: s.AllowedHost = None,
     max_pixels: s.MaxPixels = 1024 * 1024,
     max_steps: s.MaxSteps = 150,
     max_images: s.MaxImages = 10,
@@ -72,6 +73,7 @@ def serve(
         max_prompt_chars=max_prompt_chars,
         max_body_bytes=max_body_bytes,
         api_keys=None if api_key_file is None else read_api_keys(api_key_file),
+        allowed_hosts=frozenset(name.lower() for name in allowed_host) if allowed_host else None,
         model_name=model_name,
         previews=previews,
     )
