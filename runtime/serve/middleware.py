@@ -30,6 +30,7 @@ MISDIRECTED = Problem(
     "unknown_host",
     "this server goes by other names than the one asked for: start it with --allowed-host NAME for each",
 )
+DROPPED = 16  # times what a body may hold: more is not even read
 WATCHERS = frozenset({"/healthz", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready"})
 
 log = logging.getLogger("latentrt.serve")
@@ -129,20 +130,23 @@ class BoundedBody:
         return await self._app(scope, receive_again, send)
 
     async def _read(self, headers: Headers, receive: Receive) -> Message | None:
-        """The body in one message, or the client's going away; None where it is too large."""
-        length = headers.get("content-length", "0")
-        if length.isdigit() and (len(length) > 18 or int(length) > self._most):
+        """The body in one message, or the client's going away; None where it is too large.
+
+        What is somewhat too large is read and dropped, since most clients read no answer before they have sent all.
+        """
+        length, most_read = headers.get("content-length", "0"), DROPPED * self._most
+        if length.isdigit() and (len(length) > 18 or int(length) > most_read):
             return None
-        body = bytearray()
-        while True:
+        body, size, more = bytearray(), 0, True
+        while more and size <= most_read:
             message = await receive()
             if message["type"] != "http.request":
-                return message
-            body += message.get("body", b"")
-            if len(body) > self._most:
-                return None
-            if not message.get("more_body", False):
-                return {"type": "http.request", "body": bytes(body), "more_body": False}
+                return message if size <= self._most else None
+            size += len(message.get("body", b""))
+            if size <= self._most:
+                body += message.get("body", b"")
+            more = message.get("more_body", False)
+        return {"type": "http.request", "body": bytes(body), "more_body": False} if size <= self._most else None
 
 
 def _host(header: str) -> str:

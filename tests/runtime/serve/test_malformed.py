@@ -32,6 +32,7 @@ BODIES: dict[str, tuple[bytes, int, str]] = {
     "infinity": (b'{"prompt": "a", "guidance_scale": 1e999}', 400, "guidance_scale: Input should be a finite number"),
     "another type": (b'{"prompt": ["a", "b"]}', 400, "prompt: Input should be a valid string"),
     "more than a body may hold": (b" " * (2**20 + 1), 413, "at most 1048576 bytes"),
+    "much more": (b" " * (8 * 2**20), 413, "at most 1048576 bytes"),
 }
 
 
@@ -86,8 +87,10 @@ def said(running: Running, sent: bytes, *, ends: bool = True) -> bytes:
                 connection.shutdown(socket.SHUT_WR)
             while more := connection.recv(65536):
                 answer += more
-        except (ConnectionResetError, BrokenPipeError):
-            pass  # it had heard enough
+        except TimeoutError:
+            raise
+        except OSError:
+            pass  # it had heard enough, and closed
     return answer
 
 
