@@ -31,7 +31,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 # bounds of what a real model states, wide; they keep a damaged number from becoming a division by zero or a huge array
 _Count = Annotated[int, msgspec.Meta(ge=1, le=100_000)]
 _Side = Annotated[int, msgspec.Meta(ge=1, le=4096)]  # 224 for every CLIP of Stable Diffusion 1.x
-_Means = tuple[float, float, float]  # of red, green and blue, which go from 0 to 1
+_Colour = tuple[float, float, float]  # red, green and blue
 _Deviation = Annotated[float, msgspec.Meta(gt=0, le=1000)]
 _Beta = Annotated[float, msgspec.Meta(gt=0, lt=1)]
 _Specs = Annotated[tuple[TensorSpec, ...], msgspec.Meta(min_length=1)]
@@ -139,8 +139,20 @@ class SafetyFacts(_Record, frozen=True, kw_only=True, forbid_unknown_fields=True
     concepts: str  # a safetensors file: concept vectors and their thresholds
     shortest_edge: _Side  # pixels: pictures are resized to this, bicubic
     image_size: _Side  # pixels: and their middle is cut out, a square
-    image_mean: _Means
+    image_mean: _Colour  # from 0 to 1
     image_std: tuple[_Deviation, _Deviation, _Deviation]
+
+
+class Preview(_Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How to see a latent without a decoder: the colour of its place, from -1 to 1, is `latent @ weights + bias`.
+
+    Latents are those of the loop, as the encoder gives them times `scaling_factor`.
+    """
+
+    weights: Annotated[tuple[_Colour, ...], msgspec.Meta(min_length=1)]  # one for each latent channel
+    bias: _Colour
+    # what the fit leaves, as root mean square of colours from 0 to 1: it shows colours and shapes, not detail
+    rms_error: Annotated[float, msgspec.Meta(ge=0, le=1)]
 
 
 class Manifest(_Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -159,6 +171,7 @@ class Manifest(_Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
     provenance: dict[str, str]
     files: dict[str, FileRecord]
     safety_checker: SafetyFacts | None = None
+    preview: Preview | None = None  # of the default decoder when exported; all decoders show the same latents
 
     def to_json(self) -> bytes:
         """The bytes of `bundle.json`: sorted and indented, so equal manifests are equal files."""
@@ -228,6 +241,12 @@ def _check_references(manifest: Manifest, where: str) -> None:
     for name in wanted:
         if name not in manifest.components:
             raise BundleError(f"{where} has no component {name!r}; export the bundle again")
+    channels = manifest.model.latent_channels
+    if manifest.preview is not None and len(manifest.preview.weights) != channels:
+        raise BundleError(
+            f"{where}: its preview has weights for {len(manifest.preview.weights)} latent channels, its model has "
+            f"{channels}; export the bundle again"
+        )
     _check_safety(manifest, where)
 
 

@@ -25,6 +25,7 @@ from latentrt.engines.manifest import (
     FileRecord,
     Licence,
     Manifest,
+    Preview,
 )
 
 from .component_writer import Report, inside, no_report, write_components
@@ -79,13 +80,13 @@ def fill_bundle(
     model = replace(model, provenance=model.provenance | {"precision": precision})
     for name in ("onnx", "golden", "tokenizer"):
         (folder / name).mkdir()
-    recorder = recording or Recorder(model, folder / TRAJECTORY, further)
+    recorder = Recorder(model, folder / TRAJECTORY, further)
     loaders = network_loaders(model) | safety_loaders(model.safety_checker, folder)
     loaders[TEXT_ENCODER] = _leaving_table(loaders[TEXT_ENCODER], folder / TOKEN_EMBEDDING, precision)
-    components = write_components(loaders, recorder, folder, report, precision)
+    components = write_components(loaders, recording or recorder, folder, report, precision)
     (folder / TOKENIZER).write_bytes(tokenizer_json(model))
     licence = write_licence(model.licence_name, model.licence_files, folder, model.provenance)
-    manifest = _manifest(model, folder, components, licence)
+    manifest = _manifest(model, folder, components, licence, recorder.preview)
     (folder / FILE_NAME).write_bytes(manifest.to_json())
     return manifest
 
@@ -119,7 +120,9 @@ def _is_bundle(path: Path) -> bool:
     return isinstance(found, dict) and {"format", "components", "files"} <= found.keys()
 
 
-def _manifest(model: SourceModel, folder: Path, components: dict[str, Component], licence: Licence) -> Manifest:
+def _manifest(
+    model: SourceModel, folder: Path, components: dict[str, Component], licence: Licence, preview: Preview | None
+) -> Manifest:
     return Manifest(
         format=FORMAT,
         model=model.facts,
@@ -134,6 +137,7 @@ def _manifest(model: SourceModel, folder: Path, components: dict[str, Component]
         provenance=model.provenance | _tools(),
         files=_file_records(folder),
         safety_checker=None if model.safety_checker is None else model.safety_checker.facts,
+        preview=preview,
     )
 
 

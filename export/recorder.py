@@ -14,8 +14,10 @@ from latentrt.engines.manifest import (
     SAFETY_CHECKER,
     TEXT_ENCODER,
     UNET,
+    VAE_ENCODER,
     ModelFacts,
     Precision,
+    Preview,
     decoder_component,
 )
 
@@ -30,6 +32,7 @@ from .golden import (
     text_states,
     vae_inputs,
 )
+from .preview import coloured_latents, fit_preview
 from .reduced import DTYPES, reduce_in_place
 from .safety_network import safety_inputs
 from .source import SourceModel
@@ -67,7 +70,8 @@ class VaeRecorder:
 class Recorder:
     """Records the networks of one model in the order of `network_loaders`, and its trajectories on the way.
 
-    The text encoder leaves its states of the prompts, and the UNet its latents, so that neither need stay in memory.
+    The text encoder leaves its states of the prompts, and the UNet and the encoder their latents, so that none need
+    stay in memory. `preview` is fitted when the checkpoint's own decoder is recorded.
 
     Raises:
         InputError: the model does not take what `further` asks for.
@@ -81,6 +85,8 @@ class Recorder:
         self._vectors: dict[str, Tensor] = {}
         self._texts: dict[Precision, dict[str, Tensor]] = {"fp32": {}}
         self._drawn: dict[Precision, list[Drawn]] = {}
+        self._coloured: Tensor | None = None
+        self.preview: Preview | None = None
 
     def record(self, network: Network) -> list[GoldenCase]:
         """As `Recording`."""
@@ -91,6 +97,7 @@ class Recorder:
             self._vectors = prompt_vectors(network, tokenizer)
         cases = record(network, case_inputs(network, facts, tokenizer, self._texts["fp32"], self._further))
         self._follow(network, "fp32")
+        self._fit(network)
         return cases
 
     def floor(self, network: Network, cases: Sequence[GoldenCase]) -> Floor:
@@ -99,6 +106,13 @@ class Recorder:
         if network.name == decoder_component(OWN_DECODER) and self._drawn:
             save_trajectories(self._drawn, self._trajectory)
         return floor
+
+    def _fit(self, network: Network) -> None:
+        """Take the preview as far as this network, in fp32, takes it."""
+        if network.name == VAE_ENCODER:
+            self._coloured = coloured_latents(network, self._model.facts)
+        elif network.name == decoder_component(OWN_DECODER) and self._coloured is not None:
+            self.preview = fit_preview(network, self._model.facts, self._coloured, self._drawn.get("fp32", ()))
 
     def _follow(self, network: Network, precision: Precision) -> None:
         """Take the trajectories as far as this network takes them."""

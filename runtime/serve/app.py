@@ -14,13 +14,17 @@ from latentrt.engines.version import __version__
 
 from .middleware import BoundedBody, Keyed, KnownHost, Watched
 from .problems import DEFECT, answer, problem_of
-from .routes import health, openai
+from .routes import automatic1111, health, kserve, openai, page
 from .service import Service
 
-PUBLIC = frozenset({"/healthz", "/readyz"})  # paths that need no API key
+# paths that need no API key
+PUBLIC = frozenset({"/healthz", "/readyz", "/v2/health/live", "/v2/health/ready"}) | page.PUBLIC
 ROUTERS = (
     health.router,
     openai.router,
+    page.router,
+    automatic1111.router,
+    kserve.router,
 )
 
 

@@ -18,6 +18,7 @@ from .errors import BusyError, CalledOffError, DeadlineError, DrainingError, Eng
 from .request_ids import REQUEST_ID
 
 OPENAI = "/v1/"
+KSERVE = "/v2"  # its clients read `error`, which problem details may hold as a further member
 CLIENT_GONE = 499  # nginx's "client closed request": it reaches logs and metrics alone
 MOST_WORDS = 2000  # characters of a detail
 
@@ -56,6 +57,35 @@ def problem_of(error: Exception) -> Problem | None:
 
 DEFECT = Problem(500, "internal_error", "the server made a mistake; its log has more under this request's id")
 
+# what the OpenAPI document tells of errors, for routes that answer with problem details
+RESPONSES: dict[int | str, dict[str, Any]] = {
+    status: {
+        "description": words,
+        "content": {
+            "application/problem+json": {
+                "schema": {
+                    "type": "object",
+                    "properties": {
+                        name: {"type": "string"} for name in ("type", "title", "detail", "code", "request_id")
+                    }
+                    | {"status": {"type": "integer"}},
+                    "required": ["type", "title", "status", "detail", "code"],
+                }
+            }
+        },
+    }
+    for status, words in {
+        401: "No key, or none of this server's.",
+        404: "No such model.",
+        413: "The body is too large.",
+        422: "The request cannot be used.",
+        429: "This key's share is used up; see Retry-After.",
+        500: "The picture was NaN: there is none.",
+        503: "Too many wait, or the engines are not ready; see Retry-After.",
+        504: "Not done in time.",
+    }.items()
+}
+
 _KINDS: tuple[tuple[type[Exception], int, str], ...] = (
     (InputError, 422, "invalid_input"),
     (NanPictureError, 500, "nan_picture"),
@@ -68,7 +98,7 @@ _KINDS: tuple[tuple[type[Exception], int, str], ...] = (
 
 def answer(problem: Problem, path: str) -> Response:
     """The problem in the form that clients of this path read."""
-    body = openai_error(problem) if path.startswith(OPENAI) else _details(problem)
+    body = openai_error(problem) if path.startswith(OPENAI) else _details(problem, path)
     kind = "application/json" if path.startswith(OPENAI) else "application/problem+json"
     return Response(json.dumps(body), _status(problem, path), dict(problem.headers), kind)
 
@@ -88,7 +118,7 @@ def openai_error(problem: Problem) -> dict[str, Any]:
     }
 
 
-def _details(problem: Problem) -> dict[str, Any]:
+def _details(problem: Problem, path: str) -> dict[str, Any]:
     return {
         "type": "about:blank",
         "title": problem.title,
@@ -97,6 +127,7 @@ def _details(problem: Problem) -> dict[str, Any]:
         "code": problem.code,
         **({} if problem.param is None else {"param": problem.param}),
         "request_id": REQUEST_ID.get(),
+        **({"error": _cut(problem.detail)} if path.startswith(KSERVE) else {}),
     }
 
 
@@ -119,9 +150,8 @@ def _invalid(errors: Sequence[Mapping[str, Any]]) -> Problem:
     """The first error in words, and how many more there are; what came is not told back."""
     first, more = errors[0], len(errors) - 1
     if first["type"] == "json_invalid":
-        return Problem(
-            422, "invalid_json", f"the body is no JSON: {first['ctx']['error']} at character {first['loc'][-1]}"
-        )
+        place = f" at character {first['loc'][-1]}" if first["loc"] else ""
+        return Problem(422, "invalid_json", f"the body is no JSON: {first['ctx']['error']}{place}")
     place = ".".join(str(part) for part in first["loc"] if part != "body")
     rest = f" (and {more} more)" if more else ""
     return Problem(422, "invalid_input", f"{place or 'the body'}: {first['msg']}{rest}", param=place or None)

@@ -16,6 +16,7 @@ from latentrt.engines.bundle import Bundle
 from latentrt.engines.errors import EngineError, InputError
 
 from ..pipeline import Pipeline
+from ..preview import preview
 from .api_keys import KEY
 from .errors import BusyError, DrainingError, NotReadyError, RefusedError
 from .limits import check_orders
@@ -111,8 +112,8 @@ class Service:
             self.metrics.rejected.labels(_reason(refusal)).inc()
             raise
         check_orders(orders, self.settings, self.manifest)
-        preview = self.preview if previews and self.settings.previews else None
-        around = Surroundings(self.pool, preview, self._ended)
+        shown = self.preview if previews and self.settings.previews else None
+        around = Surroundings(self.pool, shown, self._ended)
         ticket = Ticket(self._free_id(), KEY.get(), self.settings.request_timeout, around)
         self.tickets[ticket.id] = ticket
         self._idle.clear()
@@ -128,12 +129,11 @@ class Service:
             raise
         return ticket
 
-    def preview(self, denoised: NDArray[np.float32], decoder: str) -> Image | None:  # noqa: ARG002 - no map yet
-        """What a latent (4, h, w) float32 will look like, where that is known; asked in a thread of the pool.
-
-        `decoder` is "" for the bundle's own.
-        """
-        return None
+    def preview(self, denoised: NDArray[np.float32]) -> Image | None:
+        """What a latent (4, h, w) float32 will look like, where the bundle knows; asked in a thread of the pool."""
+        fitted, scale = self.manifest.preview, self.manifest.model.vae_scale_factor
+        height, width = denoised.shape[1:]
+        return None if fitted is None else preview(denoised, fitted, (width * scale, height * scale))
 
     async def drain(self) -> None:
         """Take nothing more in; return when all under way has ended, or call it off when the grace time is over."""

@@ -21,7 +21,7 @@ from .errors import CalledOffError, DeadlineError, EngineLostError, ServeError
 from .picture_files import QUALITY, EncodingPool, OutputFormat, Picture, picture_of
 
 Outcome: TypeAlias = Literal["done", "invalid", "cancelled", "deadline", "nan", "engine", "error"]
-Preview: TypeAlias = Callable[[NDArray[np.float32], str], Image | None]
+Preview: TypeAlias = Callable[[NDArray[np.float32]], Image | None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,7 +115,7 @@ class Ticket:
                 for index, step in sorted(self._latest.items()):
                     if told.get(index) != step.index:
                         told[index] = step.index
-                        yield Progress(index, step.index + 1, step.total, await self._preview(index, step))
+                        yield Progress(index, step.index + 1, step.total, await self._preview(step))
                 if ended:
                     return
                 await self._changed.wait()
@@ -147,11 +147,10 @@ class Ticket:
         if self._readers:
             self._loop.call_soon_threadsafe(self._changed.set)
 
-    async def _preview(self, index: int, step: Step) -> Image | None:
-        preview, request = self._around.preview, self._submissions[index].request
-        if preview is None:
+    async def _preview(self, step: Step) -> Image | None:
+        if (preview := self._around.preview) is None:
             return None
-        return await self._around.pool.run(lambda: preview(step.denoised[0], request.decoder or ""))
+        return await self._around.pool.run(lambda: preview(step.denoised[0]))
 
     def _settle(self) -> None:
         """Look at what ended: a failure ends the ticket, and so does the last picture."""

@@ -54,6 +54,23 @@ def test_round_trip_gives_the_same_bytes(data: bytes) -> None:
     assert manifest.bundle_hash() == hashlib.sha256(data).hexdigest()
 
 
+def test_a_bundle_of_before_has_no_preview(data: bytes) -> None:
+    content = json.loads(data)
+    assert content.pop("preview") is None
+    assert parse_manifest(json.dumps(content).encode(), "here").preview is None
+
+
+def test_a_preview_has_weights_for_every_channel(data: bytes) -> None:
+    colour = [0.1, 0.2, 0.3]
+    fitted = {"weights": [colour] * 4, "bias": colour, "rms_error": 0.1}
+    preview = parse_manifest(changed(data, "preview", to=fitted), "here").preview
+    assert preview is not None
+    assert preview.weights[3] == (0.1, 0.2, 0.3)
+    assert "weights for 3 latent channels, its model has 4" in refusal(
+        changed(data, "preview", to=fitted | {"weights": [colour] * 3})
+    )
+
+
 def test_equal_manifests_are_equal_bytes_in_whatever_order_they_were_made(data: bytes) -> None:
     content = json.loads(data)
     backwards = {name: dict(reversed(v.items())) if isinstance(v, dict) else v for name, v in reversed(content.items())}

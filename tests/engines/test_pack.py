@@ -175,6 +175,8 @@ def test_a_packed_demo_draws_the_same_picture(demo_bundle: Path, tmp_path: Path,
         expected, drawn = whole.generate("a red star", **options), pipe.generate("a red star", **options)
         np.testing.assert_array_equal(drawn.latents, expected.latents)
         np.testing.assert_array_equal(np.asarray(drawn.images[0]), np.asarray(expected.images[0]))
+        assert pipe.bundle.manifest.preview == whole.bundle.manifest.preview
+        assert pipe.bundle.manifest.preview is not None
         assert drawn.facts[0]["engine"] == expected.facts[0]["engine"]
     assert run(["generate", str(tmp_path / "packed"), "a star", "--steps", "1", "-o", str(tmp_path / "a.png")]) == 0
     with Image.open(tmp_path / "a.png") as picture:

@@ -79,6 +79,7 @@ class Unet:
     def __init__(self) -> None:
         self.gate, self.reached = threading.Event(), threading.Event()
         self.gate.set()
+        self.single = threading.Semaphore(0)
         self.spoilt, self.dead, self.pause = False, False, 0.0
         self.rows: list[int] = []
         self.opened = 0
@@ -99,13 +100,17 @@ class Unet:
 
     def _run(self, run: Callable[[Feeds], dict[str, NDArray[Any]]], feeds: Feeds) -> dict[str, NDArray[Any]]:
         self.reached.set()
-        assert self.gate.wait(PATIENCE)
+        until(lambda: self.gate.is_set() or self.single.acquire(blocking=False), "an open gate")
         time.sleep(self.pause)
         if self.dead:
             raise EngineError("the device was lost")
         self.rows.append(len(feeds["sample"]))
         answer = run(feeds)
         return {name: np.full_like(array, np.nan) for name, array in answer.items()} if self.spoilt else answer
+
+    def step(self) -> None:
+        """Let one call through while the gate is shut."""
+        self.single.release()
 
     def shut(self) -> None:
         """Stop at the next call."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import secrets
 import time
 from collections.abc import AsyncIterator
 from functools import partial
@@ -19,12 +18,12 @@ from latentrt.engines.errors import LatentrtError
 
 from ..picture_files import Picture, encoded
 from ..problems import DEFECT, openai_error, problem_of
+from ..seed_by_lot import seed_by_lot
 from ..service import Service
 from ..ticket import Ticket
 from ..waiting import drawn, watched
 from .openai_schema import ImageAnswer, ImageData, ImageRequest, Model, Models, OpenAIError
 
-SEED_BITS = 32  # as many as torch's CPU generator uses
 ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": OpenAIError, "description": words}
     for status, words in {
@@ -67,7 +66,7 @@ def router(service: Service) -> APIRouter:
         if asked.model is not None:
             _check_model(service, asked.model)
         asked.check()
-        seed = secrets.randbits(SEED_BITS) if asked.seed is None else asked.seed
+        seed = seed_by_lot() if asked.seed is None else asked.seed
         previews = bool(asked.stream and asked.partial_images)
         ticket = service.submit(asked.orders(seed), previews=previews)
         if asked.stream:

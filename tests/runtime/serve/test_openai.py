@@ -100,7 +100,7 @@ def test_a_stream_ends_with_the_picture(client: openai.OpenAI, demo_bundle: Path
 def test_a_stream_shows_partial_images_on_the_way(
     client: openai.OpenAI, running: Running, unet: Unet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(running.service, "preview", lambda denoised, _: Image.new("RGB", denoised.shape[1:]))
+    monkeypatch.setattr(running.service, "preview", lambda denoised: Image.new("RGB", denoised.shape[1:]))
     unet.pause = 0.05  # the fake UNet is done before anybody looks
     fields = {"num_inference_steps": 9}
     *partial, last = client.images.generate(prompt="a star", stream=True, partial_images=2, extra_body=fields)
