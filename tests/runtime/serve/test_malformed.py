@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import content_type_conformance, response_schema_conformance
 
-from support.serving import GENERATIONS, Running, Unet, serving
+from support.serving import GENERATIONS, Running, Unet, serving, until
 
 JSON = {"Content-Type": "application/json"}
 BODIES: dict[str, tuple[bytes, int, str]] = {
@@ -57,7 +57,7 @@ def test_a_body_without_a_length_is_refused_while_it_is_read(shared: Running) ->
     before = shared.metric("latentrt_http_answers_total", status="413")
     head = f"POST {GENERATIONS} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
     said(shared, head + (b"10000\r\n" + b" " * 65536 + b"\r\n") * 17)  # and no end
-    assert shared.metric("latentrt_http_answers_total", status="413") == before + 1
+    until(lambda: shared.metric("latentrt_http_answers_total", status="413") == before + 1, "the answer 413")
 
 
 def test_a_body_that_never_comes_is_given_up(demo_bundle: Path, unet: Unet) -> None:
