@@ -18,7 +18,7 @@ from .trial.results import read_results
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
-_DOCS = ("engines-cpu.md", "engines.md", "export.md", "graph.md", "samplers.md")
+_DOCS = ("bench.md", "engines-cpu.md", "engines.md", "export.md", "graph.md", "samplers.md", "serve.md")
 PAGES = (README, *(ROOT / "docs" / name for name in _DOCS))
 GPU = "engines-gpu"  # the block that holds all files of `engines_gpu.py`
 TRIAL = "bench-"  # what the names of trials' results begin with

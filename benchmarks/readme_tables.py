@@ -6,6 +6,8 @@ import statistics
 from collections.abc import Callable
 from typing import Any
 
+from .serving.table import serving_tables
+
 
 def _demo_model(figures: dict[str, Any]) -> str:
     rows: list[tuple[str, ...]] = [
@@ -219,6 +221,18 @@ def _fidelity_details(figures: dict[str, Any]) -> str:
     return markdown(rows)
 
 
+def _gate(figures: dict[str, Any]) -> str:
+    rows: list[tuple[str, ...]] = [("code", "runs", "failed", "turns each, median", "seconds each, median")]
+    for name, runs in figures["runs"].items():
+        medians = (f"{statistics.median(run[key] for run in runs):.0f}" for key in ("turns", "seconds"))
+        rows.append((name, str(len(runs)), str(sum(run["failed"] for run in runs)), *medians))
+    return markdown(rows)
+
+
+def _serving(figures: dict[str, Any]) -> str:
+    return "\n\n".join(map(markdown, serving_tables(figures)))
+
+
 TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "demo-model": _demo_model,
     "overhead": _overhead,
@@ -232,6 +246,8 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "extreme-inputs": _extreme_inputs,
     "graph-forms": _graph_forms,
     "fidelity": _fidelity,
+    "gate": _gate,
+    "serving": _serving,
 }
 DETAILS: dict[str, Callable[[dict[str, Any]], str]] = {
     "engines-cpu": _engines_cpu_details,

@@ -1,0 +1,1 @@
+"""What `latentrt serve` costs and stands: throughput, latency among others, overhead, overload, a soak."""

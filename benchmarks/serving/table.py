@@ -1,0 +1,50 @@
+"""The figures of a server for the pages: figures in, Markdown rows out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+Rows = list[tuple[str, ...]]
+
+
+def serving_tables(figures: dict[str, Any]) -> list[Rows]:
+    """One table by clients, and one of what is held against an aim; of the parts that were measured."""
+    found = [_throughput(figures["throughput"])] if "throughput" in figures else []
+    held = [row(figures[part]) for part, row in _HELD.items() if part in figures]
+    return [*found, [("figure", "aimed at", "found"), *held]] if held else found
+
+
+def _throughput(found: dict[str, Any]) -> Rows:
+    rates = found["pictures a second"]
+    counts = list(rates["shared"])
+    return [
+        ("clients", *counts),
+        ("pictures a second, calls of 8 rows", *(f"{rates['shared'][count]:.2f}" for count in counts)),
+        ("pictures a second, calls of 2 rows", *(f"{rates['alone'][count]:.2f}" for count in counts)),
+        ("one over the other", *(f"{found['shared over alone'][count]:.2f}" for count in counts)),
+    ]
+
+
+def _short(found: dict[str, Any]) -> tuple[str, ...]:
+    slower, steps = found["p99 among over p99 alone"], found["full step over own step"]
+    words = f"{found['one over the other']:.2f} ({slower:.2f} by {steps:.2f})"
+    return ("p99 of 4 steps among requests of 50, over alone, by a full step over its own", "at most 1.2", words)
+
+
+def _overhead(found: dict[str, Any]) -> tuple[str, ...]:
+    return ("a step by HTTP beside the bare loop, ms", "at most 1", f"{found['more by HTTP, ms']:.2f}")
+
+
+def _overload(found: dict[str, Any]) -> tuple[str, ...]:
+    refused, taken = found["refused"]["p99, s"], found["taken in"]["p99, s"]
+    words = f"{1e3 * refused:.0f} ms refused, {taken:.2f} s taken in, {found['lost']} lost"
+    return (f"{found['clients']} clients, four times the room: p99", "refused within 50 ms, none lost", words)
+
+
+def _soak(found: dict[str, Any]) -> tuple[str, ...]:
+    memory = found["memory"]
+    slope = f"{memory['MB a minute']:+.2f} ± {memory['give or take']:.2f} MB a minute"
+    return (f"soak of {found['minutes']:g} minutes", "none lost, memory level", f"{found['lost']} lost, {slope}")
+
+
+_HELD = {"short": _short, "overhead": _overhead, "overload": _overload, "soak": _soak}
