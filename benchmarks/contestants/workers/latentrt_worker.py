@@ -12,6 +12,7 @@ import numpy as np
 
 from latentrt.engines import store
 from latentrt.engines.manifest import TEXT_ENCODER, UNET, decoder_component
+from latentrt.engines.profile import ANY
 from latentrt.runtime.drawing import Drawing
 from latentrt.runtime.picture import png_bytes
 from latentrt.runtime.pipeline import Pipeline
@@ -45,7 +46,10 @@ class LatentrtContestant(Contestant):
         chosen = self._pipeline.chosen_because
         built = {role: "built" if self._folder(role).is_dir() else "from its graph" for role in self._names}
         keys = {role: engine.key for role, engine in self._engines.items()}
-        self.notes = [f"{role}: {key.backend} {key.precision}, {built[role]}" for role, key in keys.items()]
+        shapes = {role: "" if key.profile == ANY else f" for {key.profile}" for role, key in keys.items()}
+        self.notes = [
+            f"{role}: {key.backend} {key.precision}, {built[role]}{shapes[role]}" for role, key in keys.items()
+        ]
         self.notes += [chosen] if chosen else []
 
     def draw(self, asked: Asked) -> Drawn:
