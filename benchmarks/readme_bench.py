@@ -8,7 +8,7 @@ from .report import protocol, words
 from .report.accuracy_tables import floor_words, over_floor
 from .report.markdown import escaped, rows
 from .report.table import Table, ordered
-from .report.tables import quality_names, quality_words
+from .report.tables import interval_words, quality_names, quality_words
 from .report.words import NONE, time_unit
 from .trial.results import PROMPT_TO_PNG, Contestant, Metric, Point, Results, Timing
 
@@ -83,7 +83,7 @@ def _timed(
     unit = time_unit(timing.p50 for timing in timings if timing)
     cells: dict[str, Callable[[Timing], str]] = {f"{what}, {unit.name}": lambda timing: unit.number(timing.p50)}
     if interval:
-        cells["95 % interval"] = lambda timing: f"{unit.number(timing.low)} to {unit.number(timing.high)}"
+        cells["95 % interval"] = lambda timing: interval_words(unit, timing)
     if base is not None:
         cells[f"of {RATIO_TO}"] = lambda timing: words.digits(timing.p50 / base.p50)
     return [(head, [NONE if timing is None else cell(timing) for timing in timings]) for head, cell in cells.items()]

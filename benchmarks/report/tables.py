@@ -34,7 +34,7 @@ def overview(results: Results) -> Table:
             (
                 name,
                 shown,
-                _interval(unit, timing),
+                interval_words(unit, timing),
                 ratio,
                 words.size(one.memory.rss if one.memory else None),
                 over_floor(results, name, lambda accuracy: accuracy.latents or accuracy.picture),
@@ -65,7 +65,7 @@ def latency(results: Results, scope: Scope) -> Table | None:
         rate = steps_per_second(results, name) if scope == DENOISE_DECODE else None
         shown = (NONE if rate is None else words.digits(rate),) if scope == DENOISE_DECODE else ()
         number = str(len(timing.samples))
-        rows.append((name, unit.number(timing.p50), _interval(unit, timing), *numbers, ratio, *shown, number))
+        rows.append((name, unit.number(timing.p50), interval_words(unit, timing), *numbers, ratio, *shown, number))
     rates = ("steps/s",) if scope == DENOISE_DECODE else ()
     head = ("contestant", f"p50, {unit.name}", "95 % interval", "p90", "p99", f"p50 over {first_name}", *rates)
     note = "The interval is that of the median, by bootstrap."
@@ -88,7 +88,7 @@ def starts(results: Results) -> Table | None:
     unit = time_unit(t.p50 for _, one in ordered(results) for t in (one.opening, one.cold_start) if t)
     for name, one in ordered(results):
         if one.opening or one.cold_start:
-            shown = [cell for t in (one.opening, one.cold_start) for cell in (_p50(unit, t), _interval(unit, t))]
+            shown = [cell for t in (one.opening, one.cold_start) for cell in (_p50(unit, t), interval_words(unit, t))]
             rows.append((name, *shown))
     head = ("contestant", f"opening, {unit.name}", "95 % interval", f"cold start, {unit.name}", "95 % interval")
     note = "Opening: a started process until it is ready for a prompt. Cold start: process start to first picture."
@@ -157,8 +157,11 @@ def _main_timing(one: Contestant) -> Timing | None:
     return one.latency.get(PROMPT_TO_PNG)
 
 
-def _interval(unit: words.Unit, timing: Timing | None) -> str:
-    return NONE if timing is None else f"{unit.number(timing.low)} to {unit.number(timing.high)}"
+def interval_words(unit: words.Unit, timing: Timing | None) -> str:
+    """The median's interval; a single sample has none."""
+    if timing is None or len(timing.samples) == 1:
+        return NONE
+    return f"{unit.number(timing.low)} to {unit.number(timing.high)}"
 
 
 def _p50(unit: words.Unit, timing: Timing | None) -> str:
