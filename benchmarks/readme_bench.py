@@ -58,7 +58,7 @@ def table(results: Results) -> Table:
     columns: list[tuple[str, list[str]]] = [("contestant", [name for name, _ in measured])]
     torch = results.contestants.get(RATIO_TO)
     columns += _timed(
-        f"picture of {results.settings.num_inference_steps} steps",
+        f"picture of {words.counted(results.settings.num_inference_steps, 'step')}",
         [_picture(one) for _, one in measured],
         _picture(torch) if torch else None,
         interval=True,

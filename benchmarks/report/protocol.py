@@ -11,14 +11,10 @@ def heading(results: Results) -> str:
     """What was drawn, in one line."""
     asked = results.settings
     return (
-        f"{asked.width}x{asked.height} pixels, {asked.num_inference_steps} steps of {asked.sampler}, guidance "
-        f"{asked.guidance_scale:g}, {_count(len(asked.prompts), 'prompt')}, {_count(asked.rounds, 'round')} of "
-        f"{_count(asked.pictures, 'picture')}"
+        f"{asked.width}x{asked.height} pixels, {words.counted(asked.num_inference_steps, 'step')} of {asked.sampler}, "
+        f"guidance {asked.guidance_scale:g}, {words.counted(len(asked.prompts), 'prompt')}, {words.counted(asked.rounds, 'round')} of "
+        f"{words.counted(asked.pictures, 'picture')}"
     )
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def machine(results: Results) -> Table:
@@ -28,7 +24,7 @@ def machine(results: Results) -> Table:
     if meanwhile.megahertz is not None:
         clock = f"{meanwhile.megahertz[0]:.0f} to {meanwhile.megahertz[1]:.0f} MHz"
     rows = [
-        ("processor", f"{found.processor}, {_count(found.cores, 'core')}, {words.size(found.memory)} of memory"),
+        ("processor", f"{found.processor}, {words.counted(found.cores, 'core')}, {words.size(found.memory)} of memory"),
         ("system", found.system),
         ("GPU", "none" if found.gpu is None else f"{found.gpu}, driver {found.driver or 'unknown'}"),
         ("other processes", f"{meanwhile.others:.2f} cores on average, {meanwhile.worst_others:.2f} in the worst turn"),
@@ -53,7 +49,7 @@ def settings(results: Results) -> Table:
         ("guidance scale", f"{asked.guidance_scale:g}"),
         ("negative prompt", asked.negative_prompt or "empty"),
         ("seed", f"{asked.seed}, and one more for each prompt"),
-        ("rounds", f"{asked.rounds}, of {_count(asked.pictures, 'picture')} each after one that does not count"),
+        ("rounds", f"{asked.rounds}, of {words.counted(asked.pictures, 'picture')} each after one that does not count"),
         ("cold starts", str(asked.cold_starts)),
         ("calls of each network a round", str(asked.calls)),
         ("batches", ", ".join(map(str, asked.batches)) or "none"),

@@ -57,3 +57,8 @@ def metric(name: Metric, value: float) -> str:
 def share(value: float) -> str:
     """A share as a percentage."""
     return f"{value:.1%}"
+
+
+def counted(number: int, what: str) -> str:
+    """`1 step`, `2 steps`."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
