@@ -9,11 +9,11 @@ from .table import Table, ordered
 
 def heading(results: Results) -> str:
     """What was drawn, in one line."""
-    asked = results.settings
+    asked, counted = results.settings, words.counted
     return (
-        f"{asked.width}x{asked.height} pixels, {words.counted(asked.num_inference_steps, 'step')} of {asked.sampler}, "
-        f"guidance {asked.guidance_scale:g}, {words.counted(len(asked.prompts), 'prompt')}, {words.counted(asked.rounds, 'round')} of "
-        f"{words.counted(asked.pictures, 'picture')}"
+        f"{asked.width}x{asked.height} pixels, {counted(asked.num_inference_steps, 'step')} of {asked.sampler}, guidance "
+        f"{asked.guidance_scale:g}, {counted(len(asked.prompts), 'prompt')}, {counted(asked.rounds, 'round')} of "
+        f"{counted(asked.pictures, 'picture')}"
     )
 
 
