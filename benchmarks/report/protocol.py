@@ -10,11 +10,9 @@ from .table import Table, ordered
 def heading(results: Results) -> str:
     """What was drawn, in one line."""
     asked, counted = results.settings, words.counted
-    return (
-        f"{asked.width}x{asked.height} pixels, {counted(asked.num_inference_steps, 'step')} of {asked.sampler}, guidance "
-        f"{asked.guidance_scale:g}, {counted(len(asked.prompts), 'prompt')}, {counted(asked.rounds, 'round')} of "
-        f"{counted(asked.pictures, 'picture')}"
-    )
+    drawn = f"{counted(asked.num_inference_steps, 'step')} of {asked.sampler}, guidance {asked.guidance_scale:g}"
+    often = f"{counted(asked.rounds, 'round')} of {counted(asked.pictures, 'picture')}"
+    return f"{asked.width}x{asked.height} pixels, {drawn}, {counted(len(asked.prompts), 'prompt')}, {often}"
 
 
 def machine(results: Results) -> Table:
