@@ -6,6 +6,7 @@ passes beside them), and looks nothing up in a call.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -32,6 +33,7 @@ WAVES = "waves.blob"
 _DEVICE = "CPU"
 _TYPES = {"fp32": ov.Type.f32, "bf16": ov.Type.bf16}
 _EXACT = {hint.inference_precision: ov.Type.f32}
+_PAGE_OUT = 21  # MADV_PAGEOUT of Linux 5.4, which Python does not name: clean pages go, written ones stay
 _REASON = 300  # characters of OpenVINO's own words; it may list a whole graph
 
 
@@ -65,6 +67,7 @@ class _Requests:
                     raise EngineError(f"OpenVINO cannot load {engine.name}: its graph has no {kind} {spec.name!r}")
         self._compiled: _Compiled | None = compiled
         self._requests = [model.create_infer_request() for model in models]
+        self._packed: set[tuple[tuple[int, ...], ...]] = set()  # the shapes of calls that weights were packed for
 
     def run(self, feeds: Feeds) -> Outputs:
         """The waves first, where there are any, then the rest."""
@@ -76,7 +79,17 @@ class _Requests:
                 given |= {name: array for port, array in results.items() for name in port.names}
         except RuntimeError as error:
             raise EngineError(f"OpenVINO failed in {self._name}: {_reason(error)}") from error
+        self._page_out(tuple(array.shape for array in feeds.values()))
         return {name: given[name] for name in self._outputs}
+
+    def _page_out(self, shapes: tuple[tuple[int, ...], ...]) -> None:
+        """Give back the blobs' pages after a call of new shapes: what was packed out of them lies elsewhere now."""
+        if shapes in self._packed or self._compiled is None:
+            return
+        self._packed.add(shapes)
+        for blob in self._compiled.blobs:
+            with suppress(OSError, ValueError):  # the system need not: it reads again what is still asked for
+                blob.base.madvise(_PAGE_OUT)  # type: ignore[union-attr] # an `mmap`, as `np.memmap` made it
 
     def close(self) -> None:
         """Let go of the requests, and then of what they run."""

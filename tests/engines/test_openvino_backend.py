@@ -97,6 +97,28 @@ def test_one_build_is_for_one_shape(tiny_original: Path, tmp_path: Path) -> None
         two.build(Bundle.open(tiny_original), "unet", tmp_path)
 
 
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="the system does not tell of mapped files")
+def test_a_blob_that_was_packed_out_of_is_given_back(tiny_original: Path, tmp_path: Path, feeds_for: MakeFeeds) -> None:
+    bundle, feeds = Bundle.open(tiny_original), feeds_for("unet", 2, 1, 1)
+    BACKEND.build(bundle, "unet", tmp_path)
+    with BACKEND.open(bundle, "unet", tmp_path) as engine:
+        assert resident_kilobytes(tmp_path / BLOB) > 0
+        first = engine.run(feeds)["out_sample"]
+        assert resident_kilobytes(tmp_path / BLOB) == 0
+        np.testing.assert_array_equal(engine.run(feeds)["out_sample"], first)
+
+
+def resident_kilobytes(file: Path) -> int:
+    """Of a mapped file's pages, those that this process has in memory."""
+    found, here = 0, False
+    for line in Path("/proc/self/smaps").read_text(encoding="utf-8").splitlines():
+        if "-" in line.split(maxsplit=1)[0]:
+            here = line.endswith(str(file))
+        elif here and line.startswith("Rss:"):
+            found += int(line.split()[1])
+    return found
+
+
 @has_bf16
 @pytest.mark.parametrize("built", [False, True], ids=["as it is", "built"])
 def test_bf16_rounds_as_bf16_and_no_coarser(
