@@ -18,7 +18,7 @@ PROMPT = "a (large:1.3) toy circle BREAK on a blue background"
 
 def test_every_word_reaches_the_pipeline(demo_bundle: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     with Pipeline.open(demo_bundle) as pipe:
-        width = pipe._prompts.new_tokens._width
+        width = pipe.stages.prompts.new_tokens._width
         torch.save({"<style>": torch.ones(2, width) / 9}, tmp_path / "style.bin")
         converted = tmp_path / "style.safetensors"
         assert run(["import-embedding", str(tmp_path / "style.bin"), "-o", str(converted)]) == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import signal
 import subprocess
 import sys
@@ -56,6 +57,7 @@ def test_engines_that_do_not_open_end_it_and_an_open_door_is_told(
 ) -> None:
     arguments = ["--host", "0.0.0.0", "--port", "0", "--engine", "tensorrt"]
     assert run(["serve", str(demo_bundle), *arguments]) == 2
+    assert not logging.getLogger("latentrt.serve").handlers  # which would write where nobody reads any more
     told = capsys.readouterr().err.splitlines()
     assert told[0] == "warning: 0.0.0.0 is not this machine alone, and anybody may ask: give --api-key-file"
     assert told[-1].startswith("error: ")

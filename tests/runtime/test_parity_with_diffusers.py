@@ -82,7 +82,7 @@ def test_final_latents_are_those_of_diffusers(
     expected = draw(reference, sampler, spacing, "latent", **OPTIONS, **eta).numpy()
     if sampler == "dpmpp_sde":  # its noise is torchsde's path; the start noise is the seed's
         draws = [TorchNoise(3).normal(expected.shape), *brownian_draws(reference.scheduler)]
-        monkeypatch.setattr("latentrt.runtime.pipeline.open_noise", lambda request, images: GivenNoise(iter(draws)))
+        monkeypatch.setattr("latentrt.runtime.stages.open_noise", lambda request, images: GivenNoise(iter(draws)))
     found = pipeline.generate(PROMPT, sampler=sampler, spacing=spacing, height=128, **OPTIONS, **eta).latents
     assert np.linalg.norm(found - expected) <= 1e-4 * np.linalg.norm(expected)
 

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from latentrt.engines.bundle import Bundle
 from latentrt.runtime.pipeline import Pipeline
-from latentrt.runtime.serve.logs import log_to_stderr
+from latentrt.runtime.serve.logs import logs_on_stderr
 from latentrt.runtime.serve.server import listen, run
 from latentrt.runtime.serve.service import Service
 from latentrt.runtime.serve.settings import ServeSettings
@@ -61,5 +61,5 @@ def serve_command(console: Console, opening: Opening, settings: ServeSettings, h
             )
         if address.is_loopback:
             settings = replace(settings, allowed_hosts=LOOPBACK | (settings.allowed_hosts or frozenset()))
-        log_to_stderr()
-        run(Service(bundle, settings, opening), listener)
+        with logs_on_stderr():
+            run(Service(bundle, settings, opening), listener)
