@@ -108,6 +108,12 @@ def judge(baseline: Results | None, now: Results, limits: Limits) -> list[Findin
     return found
 
 
+def undecided(findings: Iterable[Finding]) -> bool:
+    """Whether further turns may turn the verdict round: something is in doubt, and nothing else failed already."""
+    found = list(findings)
+    return any(one.in_doubt for one in found) and not any(one.failed and not one.in_doubt for one in found)
+
+
 def _ours(contestants: Iterable[str]) -> set[str]:
     return {name for name in contestants if name.partition(":")[0] == OURS}
 

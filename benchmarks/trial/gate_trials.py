@@ -32,7 +32,7 @@ from ..gpu_libraries import environment as variables
 from ..machine import write_result
 from .choose import Counts, Wishes, choose_settings
 from .contender import Contender, Equipped, Process
-from .gate import FURTHER, Finding, Limits, judge
+from .gate import FURTHER, Finding, Limits, judge, undecided
 from .measure import measure
 from .progress import Silent
 from .results import Results, Settings
@@ -126,7 +126,7 @@ def _held(baseline: Results, way: Way, settings: Settings, folder: Path) -> dict
         return judge(baseline, results, LIMITS)
 
     started = time.monotonic()
-    results = _run(way, settings, folder, lambda found: any(finding.in_doubt for finding in judged(found)))
+    results = _run(way, settings, folder, lambda found: undecided(judged(found)))
     findings = judged(results)
     return {
         "failed": any(finding.failed for finding in findings),

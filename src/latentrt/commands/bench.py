@@ -16,7 +16,7 @@ from latentrt.benchmarks.trial import yardstick
 from latentrt.benchmarks.trial.choose import Counts, Wishes, choose_settings
 from latentrt.benchmarks.trial.contender import Contender
 from latentrt.benchmarks.trial.field import Places, field, source_hash
-from latentrt.benchmarks.trial.gate import FURTHER, Finding, Limits, check_baseline, judge
+from latentrt.benchmarks.trial.gate import FURTHER, Finding, Limits, check_baseline, judge, undecided
 from latentrt.benchmarks.trial.here import this_machine
 from latentrt.benchmarks.trial.measure import RESULTS, measure
 from latentrt.benchmarks.trial.progress import Progress
@@ -89,7 +89,7 @@ class _Gate:
 
     def in_doubt(self, results: Results) -> bool:
         """Whether more turns may turn the verdict round."""
-        return any(finding.in_doubt for finding in self._judge(results))
+        return undecided(self._judge(results))
 
     def decide(self, console: Console, results: Results) -> None:
         """Say what was found; raises CheckFailedError where something regressed."""

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from latentrt.benchmarks.trial.gate import Limits, check_baseline, judge
+from latentrt.benchmarks.trial.gate import Finding, Limits, check_baseline, judge, undecided
 from latentrt.benchmarks.trial.results import (
     Accuracy,
     Conditions,
@@ -267,3 +267,12 @@ def test_another_machine_is_refused_unless_it_is_allowed_and_then_said() -> None
 def test_another_yardstick_is_said() -> None:
     [note] = check_baseline(results(recorded(1)), SETTINGS, MACHINE, "work 2", Limits())
     assert "times are compared as they are" in note
+
+
+def test_no_further_turns_are_taken_for_what_has_failed_for_good() -> None:
+    doubt, slower = Finding("slower?", failed=False, in_doubt=True), Finding("slower!", failed=True, in_doubt=True)
+    spoilt, good = Finding("spoilt", failed=True), Finding("good", failed=False)
+    assert undecided([good, doubt])
+    assert undecided([good, slower])  # more turns may show that it is not
+    assert not undecided([good])
+    assert not undecided([spoilt, doubt])
