@@ -21,8 +21,8 @@ def overhead(bundle: Path, body: Mapping[str, Any], rounds: int) -> dict[str, An
     """Requests of few and of many steps, in turn by HTTP and by `Pipeline.generate`: what each further step takes."""
     found: dict[str, dict[int, list[float]]] = {name: {steps: [] for steps in STEPS} for name in ("server", "loop")}
     with (
-        Pipeline.open(bundle, engine=ENGINE, safety_checker=False) as pipeline,
-        served(bundle, "--engine", ENGINE, "--no-safety-checker") as server,
+        Pipeline.open(bundle, engine=ENGINE) as pipeline,
+        served(bundle, "--engine", ENGINE) as server,
         server.client() as client,
     ):
         for _ in range(rounds):

@@ -10,7 +10,7 @@ from latentrt.benchmarks.serving.overload import overload
 from latentrt.benchmarks.serving.soak import soak
 
 BODY = {"prompt": "a red circle on a blue background", "num_inference_steps": 20}
-FAKE = ("--engine", "fake", "--no-safety-checker")
+FAKE = ("--engine", "fake")
 
 
 def test_a_step_by_http_is_told_beside_the_bare_loop(demo_bundle: Path) -> None:
