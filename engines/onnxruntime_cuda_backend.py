@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 from .backend import Report, built_folder, no_report
 from .bundle import Bundle
 from .engine import Engine
-from .errors import EngineError, InputError, first_line
+from .errors import EngineError, first_line
 from .key import EngineKey, component_key
 from .manifest import Precision
 from .options import DEFAULTS, PROFILE_OPTIONS, BuildOptions
 from .passes import PASSES
 from .prepared_graph import GRAPH, engine_precision, prepared_graph, stored_graph
-from .profile import Profile, profile_text, profiles_for
+from .profile import Profile, profile_text, the_one_profile
 from .profiled import ProfiledEngine
 from .tensor import Feeds, check_feeds, resolve_shape
 
@@ -165,13 +165,8 @@ class OnnxRuntimeCudaBackend:
         return BoundEngine(bundle, component, key, profiles, folder / GRAPH, place, limit)
 
     def _profiles(self, bundle: Bundle, component: str) -> tuple[Profile, ...]:
-        profiles = profiles_for(bundle, component, self.options)
-        if len(profiles) > 1:  # free dimensions are computed by nodes that ONNX Runtime puts on the CPU
-            raise InputError(
-                "an onnxruntime-cuda engine holds one shape: give one --size, one of --rows and one of --tokens, and "
-                "build once for each; they serve side by side"
-            )
-        return profiles
+        # free dimensions are computed by nodes that ONNX Runtime puts on the CPU
+        return (the_one_profile(bundle, component, self.options, "an onnxruntime-cuda engine holds one shape"),)
 
 
 def _limit_flag(memory_limit: float | None) -> tuple[str, ...]:

@@ -18,13 +18,13 @@ from numpy.typing import NDArray
 from .backend import Report, no_report
 from .bundle import Bundle
 from .engine import Engine
-from .errors import EngineError, InputError
+from .errors import EngineError
 from .key import EngineKey, component_key, cpu
 from .manifest import Precision
 from .openvino_library import device, hint, ov, properties
 from .openvino_waves import CUT, cut_waves
 from .options import DEFAULTS, PROFILE_OPTIONS, BuildOptions
-from .profile import ANY, Profile, profile_text, profiles_for
+from .profile import ANY, Profile, profile_text, the_one_profile
 from .profiled import Outputs, ProfiledEngine
 from .tensor import Feeds
 
@@ -176,13 +176,7 @@ class OpenVinoBackend:
         """The one shape to compile for; None where none was asked for."""
         if not self.options.chosen & PROFILE_OPTIONS:
             return None
-        profiles = profiles_for(bundle, component, self.options)
-        if len(profiles) > 1:
-            raise InputError(
-                "an openvino engine holds all shapes or one: give one --size, one of --rows and one of --tokens, and "
-                "build once for each; they serve side by side"
-            )
-        return profiles[0]
+        return the_one_profile(bundle, component, self.options, "an openvino engine holds all shapes or one")
 
     def _compile(self, bundle: Bundle, component: str) -> _Compiled:
         graph, config = bundle.graph(component), self.config()

@@ -8,16 +8,14 @@ from pathlib import Path
 
 from .errors import EngineError
 
-_STATUS = Path("/proc/self/status")
 
-
-def resident_bytes() -> int:
-    """The resident set of this process; files that are mapped and were read count.
+def resident_bytes(pid: int | None = None) -> int:
+    """The resident set of a process, or of this one; files that are mapped and were read count.
 
     Raises:
         EngineError: the system does not tell.
     """
-    return _field("VmRSS")
+    return _field("VmRSS", pid)
 
 
 def peak_bytes() -> int:
@@ -37,10 +35,11 @@ def give_back() -> None:
         trim(0)
 
 
-def _field(name: str) -> int:
+def _field(name: str, pid: int | None = None) -> int:
+    status = Path("/proc", "self" if pid is None else str(pid), "status")
     try:
-        lines = _STATUS.read_text(encoding="ascii").splitlines()
+        lines = status.read_text(encoding="ascii").splitlines()
     except OSError as error:
-        raise EngineError(f"a memory budget needs Linux, which says in {_STATUS} what a process takes") from error
+        raise EngineError(f"a memory budget needs Linux, which says in {status} what a process takes") from error
     [line] = [line for line in lines if line.startswith(f"{name}:")]
     return int(line.split()[1]) * 1024  # the kernel's "kB" are KiB

@@ -9,6 +9,7 @@ from typing import Annotated
 import msgspec
 
 from .bundle import Bundle
+from .errors import InputError
 from .manifest import TEXT_ENCODER, UNET
 from .options import BuildOptions
 from .size import Size, check_size, pixels_per_unit
@@ -88,6 +89,21 @@ def profiles_for(bundle: Bundle, component: str, options: BuildOptions) -> tuple
         Profile(dimensions=_dimensions(bundle, component, row, size, length))
         for size, length, row in product(sizes, tokens, rows)
     )
+
+
+def the_one_profile(bundle: Bundle, component: str, options: BuildOptions, words: str) -> Profile:
+    """The profile of an engine that holds a single shape; `words` say so in a refusal of several.
+
+    Raises:
+        InputError: more than one is asked for, or the model does not take such a size.
+    """
+    profiles = profiles_for(bundle, component, options)
+    if len(profiles) > 1:
+        raise InputError(
+            f"{words}: give one --size, one of --rows and one of --tokens, and build once for each; they serve side by "
+            "side"
+        )
+    return profiles[0]
 
 
 def _texts_or_one(component: str) -> Range:

@@ -16,6 +16,8 @@ from pathlib import Path
 import httpx2
 from prometheus_client.parser import text_string_to_metric_families
 
+from latentrt.engines.process_memory import resident_bytes
+
 _COMMAND = (sys.executable, "-c", "from latentrt.cli import main; main()", "serve")
 _PATIENCE = 600.0  # seconds: full-size engines open, pictures wait
 
@@ -40,8 +42,7 @@ class Served:
 
     def rss(self) -> int:
         """Bytes that the process holds in memory."""
-        lines = Path(f"/proc/{self.pid}/status").read_text(encoding="ascii").splitlines()
-        return next(1024 * int(line.split()[1]) for line in lines if line.startswith("VmRSS:"))
+        return resident_bytes(self.pid)
 
 
 @contextmanager

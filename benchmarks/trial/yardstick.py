@@ -31,8 +31,8 @@ def told() -> str:
 class Yardstick:
     """The work, with its arrays made once, and a thread for each core."""
 
-    def __init__(self, threads: int | None = None) -> None:
-        count = threads or len(os.sched_getaffinity(0))
+    def __init__(self) -> None:
+        count = len(os.sched_getaffinity(0))
         self._works = [_Work(seed) for seed in range(count)]
         self._pool = ThreadPoolExecutor(count, "yardstick")
 

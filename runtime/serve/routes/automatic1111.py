@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import json
 from dataclasses import dataclass, field
 from functools import partial
@@ -19,6 +18,7 @@ from ..errors import CalledOffError
 from ..picture_files import Picture, encoded
 from ..problems import RESPONSES
 from ..service import Service
+from ..streaming import base64_text
 from ..ticket import Progress, Ticket
 from ..waiting import watched
 from .automatic1111_schema import SAMPLER_NAMES, Checkpoint, ProgressAnswer, Sampler, TextToImage, TextToImageAnswer
@@ -154,7 +154,7 @@ def _answer(asked: TextToImage, pictures: list[Picture]) -> TextToImageAnswer:
         "infotexts": [_infotext(asked, picture) for picture in pictures],
         "flagged": [picture.flagged for picture in pictures],
     }
-    images = [base64.b64encode(picture.data).decode("ascii") for picture in pictures]
+    images = [base64_text(picture.data) for picture in pictures]
     return TextToImageAnswer(images=images, parameters=asked.model_dump(), info=json.dumps(info))
 
 
@@ -187,5 +187,5 @@ async def _progress(service: Service, own: list[Job], *, show: bool) -> Progress
         progress=done / total if total else 0.0,
         eta_relative=seconds * (total - done) / done if done else 0.0,
         state=state,
-        current_image=None if image is None else base64.b64encode(image).decode("ascii"),
+        current_image=None if image is None else base64_text(image),
     )

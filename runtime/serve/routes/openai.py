@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import json
 import time
 from collections.abc import AsyncIterator
 from functools import partial
@@ -20,6 +18,7 @@ from ..picture_files import Picture, encoded
 from ..problems import DEFECT, openai_error, problem_of
 from ..seed_by_lot import seed_by_lot
 from ..service import Service
+from ..streaming import base64_text, event
 from ..ticket import Ticket
 from ..waiting import drawn, watched
 from .openai_schema import ImageAnswer, ImageData, ImageRequest, Model, Models, OpenAIError
@@ -84,7 +83,7 @@ def _check_model(service: Service, name: str) -> None:
 
 
 def _answer(asked: ImageRequest, pictures: list[Picture]) -> bytes:
-    data = [ImageData(b64_json=_base64(one.data), seed=one.seed, flagged=one.flagged) for one in pictures]
+    data = [ImageData(b64_json=base64_text(one.data), seed=one.seed, flagged=one.flagged) for one in pictures]
     answer = ImageAnswer(
         created=int(time.time()), output_format=asked.file_format, size=_size(pictures[0].image), data=data
     )
@@ -94,8 +93,8 @@ def _answer(asked: ImageRequest, pictures: list[Picture]) -> bytes:
 async def _events(request: Request, ticket: Ticket, asked: ImageRequest) -> AsyncIterator[bytes]:
     async with watched(request, ticket):
         try:
-            async for event in _previews(ticket, asked):
-                yield event
+            async for preview in _previews(ticket, asked):
+                yield preview
             [picture] = await ticket.pictures(asked.file_format, asked.file_quality)
         except LatentrtError as error:  # the answer's status was sent long ago
             yield _event("error", openai_error(problem_of(error) or DEFECT))
@@ -123,7 +122,7 @@ async def _previews(ticket: Ticket, asked: ImageRequest) -> AsyncIterator[bytes]
 
 def _picture(asked: ImageRequest, image: Image, file: bytes) -> dict[str, Any]:
     return {
-        "b64_json": _base64(file),
+        "b64_json": base64_text(file),
         "created_at": int(time.time()),
         "size": _size(image),
         "quality": "auto",
@@ -133,11 +132,8 @@ def _picture(asked: ImageRequest, image: Image, file: bytes) -> dict[str, Any]:
 
 
 def _event(kind: str, data: dict[str, Any]) -> bytes:
-    return f"event: {kind}\ndata: {json.dumps({'type': kind} | data)}\n\n".encode("ascii")
-
-
-def _base64(data: bytes) -> str:
-    return base64.b64encode(data).decode("ascii")
+    """As OpenAI sends it: its kind stands in the data too."""
+    return event(kind, {"type": kind} | data)
 
 
 def _size(image: Image) -> str:

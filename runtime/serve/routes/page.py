@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import AsyncIterator
 from functools import partial
@@ -21,6 +20,7 @@ from ..picture_files import encoded
 from ..problems import DEFECT, RESPONSES, answer, problem_of
 from ..seed_by_lot import seed_by_lot
 from ..service import Service
+from ..streaming import base64_text, event
 from ..ticket import Progress, Ticket
 from ..waiting import watched
 
@@ -145,23 +145,15 @@ async def _events(service: Service, request: Request, ticket: Ticket) -> AsyncIt
     async with watched(request, ticket):
         try:
             async for progress in ticket.progress():
-                yield _event("progress", await service.pool.run(partial(_told, progress)))
+                yield event("progress", await service.pool.run(partial(_told, progress)))
             [picture] = await ticket.pictures()
         except LatentrtError as error:  # the answer's status was sent long ago
-            yield _event("error", json.loads(bytes(answer(problem_of(error) or DEFECT, request.url.path).body)))
+            yield event("error", json.loads(bytes(answer(problem_of(error) or DEFECT, request.url.path).body)))
             return
         facts = {"facts": picture.facts, "seed": picture.seed, "flagged": picture.flagged}
-        yield _event("picture", {"png": _base64(picture.data)} | facts)
+        yield event("picture", {"png": base64_text(picture.data)} | facts)
 
 
 def _told(progress: Progress) -> dict[str, Any]:
-    preview = None if progress.preview is None else _base64(encoded(progress.preview, "jpeg", PREVIEW_QUALITY))
+    preview = None if progress.preview is None else base64_text(encoded(progress.preview, "jpeg", PREVIEW_QUALITY))
     return {"step": progress.step, "steps": progress.steps, "preview": preview}
-
-
-def _event(kind: str, data: dict[str, Any]) -> bytes:
-    return f"event: {kind}\ndata: {json.dumps(data)}\n\n".encode("ascii")
-
-
-def _base64(data: bytes) -> str:
-    return base64.b64encode(data).decode("ascii")

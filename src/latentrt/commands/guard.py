@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import typer
 from rich.console import Console
 
-from latentrt.engines.errors import LatentrtError
+from latentrt.engines.errors import EngineError, LatentrtError
 
 from .interrupt import watch_interrupt
 from .printing import one_line
@@ -34,6 +35,19 @@ def guarded(action: Callable[[], object]) -> int:
     if code == _TYPER_INTERRUPTED:
         return _fail("interrupted; nothing half written was left", INTERRUPTED)
     return code if isinstance(code, int) else 0
+
+
+@contextmanager
+def needing_extra(command: str) -> Iterator[None]:
+    """Around a command's imports: a package of the extra of its name that is missing is named with the remedy.
+
+    Raises:
+        EngineError: it is not installed.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise EngineError(f"{command} needs {error.name}: pip install 'latentrt[{command}]'") from error
 
 
 def _fail_with(error: Exception) -> int:

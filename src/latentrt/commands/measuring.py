@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from latentrt.engines.errors import EngineError, InputError
+from latentrt.engines.errors import InputError
 
 from . import bench_options as b
-from .guard import console
+from .guard import console, needing_extra
 from .option_types import BundleArgument
 
 
@@ -43,15 +43,13 @@ def bench(
     other_machine: b.OtherMachine = False,
 ) -> None:
     """Measure latency, memory and accuracy beside PyTorch and the peers; with limits, fail where one is crossed."""
-    try:
+    with needing_extra("bench"):
         from latentrt.benchmarks.contestants.environments import default_cache
         from latentrt.benchmarks.trial.choose import Counts, Wishes
         from latentrt.benchmarks.trial.field import Places, names, parse_environments
         from latentrt.benchmarks.trial.gate import Limits
 
         from .bench import Asked, bench_command
-    except ModuleNotFoundError as error:
-        raise EngineError(f"bench needs {error.name}: pip install 'latentrt[bench]'") from error
     from latentrt.engines.size import parse_size
 
     from .words import share, whole_numbers

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from latentrt.engines.backend import DEFAULT as DEFAULT_ENGINE
-from latentrt.engines.errors import EngineError
 
 from . import generate_options as g
 from . import serve_options as s
-from .guard import console
+from .guard import console, needing_extra
 from .option_types import (
     AllowUnverified,
     AnyEngineOption,
@@ -49,13 +48,11 @@ def serve(
     previews: s.Previews = True,
 ) -> None:
     """Draw pictures for clients over HTTP; requests join at any step. Logs go to standard error, as lines of JSON."""
-    try:
+    with needing_extra("serve"):
         from latentrt.runtime.serve.api_keys import read_api_keys
         from latentrt.runtime.serve.settings import ServeSettings
 
         from .serve import Opening, serve_command
-    except ModuleNotFoundError as error:
-        raise EngineError(f"serve needs {error.name}: pip install 'latentrt[serve]'") from error
     from latentrt.engines.choice import Wanted
     from latentrt.engines.memory_words import parse_memory
 
