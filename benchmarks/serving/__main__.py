@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from latentrt.commands.guard import guarded
+from latentrt.engines.choice import Wanted
 
 from ..machine import figures_so_far, write_result
+from .calls import calls
 from .overhead import overhead
 from .overload import overload
 from .short_request import short_request
@@ -25,24 +27,32 @@ BODY = {"prompt": "a large red circle on a blue background", "num_inference_step
 COUNTS = (1, 2, 4, 8, 16)
 PROTOCOL = """`latentrt serve` with the demo bundle, 128x128, in a process of its own; clients in another on the same
 machine, each with a connection of its own, ask again when answered. Throughput: 20 steps, calls of 8 rows (four
-guided pictures) against calls of 2, servers asked in turn. Short: 4 steps, one request after another, alone and while
-four clients keep the server full of 50-step requests. Overhead: an engine that answers in closed form, what a further
-step takes by HTTP and in Pipeline.generate. Overload: four times as many clients as there is room for, who ask again
-0.25 s after a refusal. Soak: three clients with 1 to 19 steps, one that goes away in the middle, one that sends what is
-no HTTP."""
+guided pictures) against calls of 2, servers asked in turn. Calls: of the UNet alone, each number of rows in turn.
+Short: 4 steps, one request after another, alone and while four clients keep the server full of 50-step requests.
+Overhead: an engine that answers in closed form, what a further step takes by HTTP and in Pipeline.generate. Overload:
+four times as many clients as there is room for, who ask again 0.25 s after a refusal. Soak: three clients with 1 to 19
+steps, one that goes away in the middle, one that sends what is no HTTP."""
 
 
 def main() -> None:
     """Measure what is asked for, all but the soak if nothing is."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("bundle", type=Path)
-    parser.add_argument("part", nargs="*", help="throughput, short, overhead, overload, soak")
+    parser.add_argument("part", nargs="*", help="calls, throughput, short, overhead, overload, soak")
     parser.add_argument("--engine", default="onnxruntime")
+    parser.add_argument("--precision", default=None, help="of the engines")
     parser.add_argument("--minutes", type=float, default=20.0, help="of the soak")
+    parser.add_argument("--steps", type=int, default=BODY["num_inference_steps"], help="of throughput's requests")
+    parser.add_argument("--size", default="auto", help="of throughput's pictures")
+    parser.add_argument("--clients", type=int, nargs="+", default=COUNTS, help="of throughput")
+    parser.add_argument("--rounds", type=int, default=3, help="of throughput; of calls ten times as many")
+    parser.add_argument("--label", default="", help="added to the parts' names: figures of another bundle or engine")
     words = parser.parse_args()
-    options = ("--engine", words.engine)
+    options = ("--engine", words.engine, *(() if words.precision is None else ("--precision", words.precision)))
+    asked = {**BODY, "num_inference_steps": words.steps, "size": words.size}
     parts: dict[str, Callable[[], dict[str, Any]]] = {
-        "throughput": lambda: throughput(words.bundle, options, BODY, COUNTS, each=2, rounds=3),
+        "calls": lambda: calls(words.bundle, Wanted(words.engine, words.precision), rounds=10 * words.rounds),
+        "throughput": lambda: throughput(words.bundle, options, asked, words.clients, each=2, rounds=words.rounds),
         "short": lambda: short_request(words.bundle, options, BODY, requests=40),
         "overhead": lambda: overhead(words.bundle, BODY, rounds=15),
         "overload": lambda: overload(words.bundle, options, BODY, seconds=30),
@@ -52,8 +62,9 @@ def main() -> None:
         parser.error(f"no part is called {unknown[0]}; parts are {', '.join(parts)}")
     figures = figures_so_far("serving")
     for name in words.part or [name for name in parts if name != "soak"]:
-        figures[name] = parts[name]()
-        print(name, json.dumps({key: value for key, value in figures[name].items() if "samples" not in key}))
+        label = f"{name} {words.label}".rstrip()
+        figures[label] = parts[name]()
+        print(label, json.dumps({key: value for key, value in figures[label].items() if "samples" not in key}))
         write_result("serving", figures, " ".join(PROTOCOL.split()))
 
 
