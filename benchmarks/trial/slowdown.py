@@ -3,8 +3,9 @@
 Turns are what is compared: the mean logarithm of a turn's pictures, and that of the yardsticks beside them. A machine
 that is slower altogether is slower at both, so what the yardsticks explain is taken out. How far pictures follow them
 differs with what slows a machine down, and is found in the two trials themselves (analysis of covariance). Pictures
-that other processes disturbed are left out. Where that leaves too few, the processor time of all of them is compared
-instead, which others hardly lengthen.
+that other processes disturbed are left out; what others took beside those that are left, more in one trial than in the
+other, is taken out as well. Where too few are left, the processor time of all of them is compared instead, which others
+hardly lengthen.
 """
 
 from __future__ import annotations
@@ -23,6 +24,10 @@ from .statistics import LEVEL
 FEWEST_PICTURES = 2  # undisturbed, of a turn that counts; a turn may have had but one
 FEWEST_TURNS = 3  # that count: below that nothing can be said
 EXPECTED, OFF = 1.0, 0.25  # how far pictures follow the yardsticks before the turns tell more, and how sure that is
+# how much longer a picture takes for each core that others have: all of it where every thread waits for the one that
+# was held up, less where the others take its work, nothing where they only use what is idle. Within a trial it cannot
+# be found: the system counts others in hundredths of a second
+HELD_UP, UNSURE = 0.5, 0.3
 
 Logs = NDArray[np.float64]
 
@@ -44,10 +49,14 @@ class Slowdown:
 
 @dataclass(frozen=True)
 class Turns:
-    """Those of one trial that count: mean logarithms (turns,) of their pictures' seconds, and of the yardsticks'."""
+    """Those of one trial that count: mean logarithms (turns,) of their pictures' seconds, and of the yardsticks'.
+
+    `others` is cores' worth of time that others took beside those pictures; 0 where processor time is compared.
+    """
 
     pictures: Logs
     yardsticks: Logs
+    others: Logs
 
 
 def slowdown(before: Contestant, now: Contestant, pictures: tuple[int, int], relative: bool) -> Slowdown | None:
@@ -72,26 +81,27 @@ def turns(contestant: Contestant, pictures: int, by_processor: bool = False) -> 
     seconds = np.log(contestant.processor if by_processor else contestant.latency[PROMPT_TO_PNG].samples)
     yardstick = contestant.yardstick
     beside = np.zeros(len(seconds)) if yardstick is None else np.log(yardstick.samples)
-    disturbed = np.asarray(contestant.others or (0.0,) * len(seconds)) > MOST_OTHERS
+    others = np.zeros(len(seconds)) if by_processor or not contestant.others else np.asarray(contestant.others)
     found = []
     for start in range(0, len(seconds), pictures):
         turn = slice(start, start + pictures)
-        kept = np.ones(len(seconds[turn]), bool) if by_processor else ~disturbed[turn]
+        kept = others[turn] <= MOST_OTHERS
         if kept.sum() >= min(pictures, FEWEST_PICTURES):
-            found.append((seconds[turn][kept].mean(), beside[turn][kept].mean()))
-    return Turns(*np.array(found, np.float64).reshape(-1, 2).T)
+            found.append([one[turn][kept].mean() for one in (seconds, beside, others)])
+    return Turns(*np.array(found, np.float64).reshape(-1, 3).T)
 
 
 def _compared(a: Turns, b: Turns, relative: bool, by_processor: bool) -> Slowdown:
     slope, unsure = _followed(a, b) if relative else (0.0, 0.0)
-    left = [one.pictures - slope * one.yardsticks for one in (a, b)]
+    left = [one.pictures - slope * one.yardsticks - HELD_UP * one.others for one in (a, b)]
     change = float(left[1].mean() - left[0].mean())
     variances = [float(one.var(ddof=1)) / len(one) for one in left]
     # Welch's degrees of freedom: few turns say little of their own spread
     shares = sum(variance**2 / (len(one) - 1) for variance, one in zip(variances, left, strict=True))
     reach = float(students_t.ppf((1 + LEVEL) / 2, sum(variances) ** 2 / shares)) if shares > 0 else 0.0
-    apart = unsure * float(b.yardsticks.mean() - a.yardsticks.mean())
-    reach *= sqrt(sum(variances) + apart**2)
+    drift = unsure * float(b.yardsticks.mean() - a.yardsticks.mean())
+    held_up = UNSURE * float(b.others.mean() - a.others.mean())
+    reach *= sqrt(sum(variances) + drift**2 + held_up**2)
     return Slowdown(exp(change) - 1, exp(change - reach) - 1, exp(change + reach) - 1, by_processor)
 
 

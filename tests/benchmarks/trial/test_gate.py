@@ -166,6 +166,18 @@ def test_pictures_that_others_disturbed_do_not_count(seed: int, longer: float) -
     assert failing(recorded(1), alone, max_slowdown=0.05) != [] or longer < 1.3
 
 
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10**6), st.floats(0, 1))
+def test_what_others_took_beside_every_picture_is_not_ours(seed: int, held_up: float) -> None:
+    """A tenth of a core, which is too little to leave a picture out: it holds it up not at all, or for as long."""
+    every = (0.1,) * (TURNS * PICTURES)
+    beside = recorded(seed, factor=1 + held_up * every[0], others=every)
+    assert failing(recorded(1), beside, max_slowdown=0.05) == []
+    found, quiet = shares(recorded(1), beside), shares(recorded(1), recorded(seed, factor=1 + held_up * every[0]))
+    assert found.share < quiet.share
+    assert found.high - found.low > quiet.high - quiet.low
+
+
 def test_where_others_disturbed_all_of_them_processor_time_decides() -> None:
     """By the clock everything took three times as long, for others had the cores; the work itself did not grow."""
     every = (1.0,) * (TURNS * PICTURES)
