@@ -14,6 +14,7 @@ from typing import Any
 
 from latentrt.commands.guard import guarded
 from latentrt.engines.choice import Wanted
+from latentrt.engines.size import parse_size
 
 from ..machine import figures_so_far, write_result
 from .calls import calls
@@ -25,6 +26,7 @@ from .throughput import throughput
 
 BODY = {"prompt": "a large red circle on a blue background", "num_inference_steps": 20, "guidance_scale": 3}
 COUNTS = (1, 2, 4, 8, 16)
+LABELLED = ("calls", "throughput")  # parts that are measured of several bundles and engines
 PROTOCOL = """`latentrt serve` with the demo bundle, 128x128, in a process of its own; clients in another on the same
 machine, each with a connection of its own, ask again when answered. Throughput: 20 steps, calls of 8 rows (four
 guided pictures) against calls of 2, servers asked in turn. Calls: of the UNet alone, each number of rows in turn.
@@ -43,15 +45,17 @@ def main() -> None:
     parser.add_argument("--precision", default=None, help="of the engines")
     parser.add_argument("--minutes", type=float, default=20.0, help="of the soak")
     parser.add_argument("--steps", type=int, default=BODY["num_inference_steps"], help="of throughput's requests")
-    parser.add_argument("--size", default="auto", help="of throughput's pictures")
+    parser.add_argument("--size", default="auto", help="of throughput's and calls' pictures, such as 64x64")
     parser.add_argument("--clients", type=int, nargs="+", default=COUNTS, help="of throughput")
     parser.add_argument("--rounds", type=int, default=3, help="of throughput; of calls ten times as many")
-    parser.add_argument("--label", default="", help="added to the parts' names: figures of another bundle or engine")
+    parser.add_argument("--label", default=None, help="of throughput's and calls' figures; the engine if not given")
     words = parser.parse_args()
     options = ("--engine", words.engine, *(() if words.precision is None else ("--precision", words.precision)))
+    wanted = Wanted(engine=words.engine, precision=words.precision)
+    size = None if words.size == "auto" else parse_size(words.size)
     asked = {**BODY, "num_inference_steps": words.steps, "size": words.size}
     parts: dict[str, Callable[[], dict[str, Any]]] = {
-        "calls": lambda: calls(words.bundle, Wanted(words.engine, words.precision), rounds=10 * words.rounds),
+        "calls": lambda: calls(words.bundle, wanted, size, rounds=10 * words.rounds),
         "throughput": lambda: throughput(words.bundle, options, asked, words.clients, each=2, rounds=words.rounds),
         "short": lambda: short_request(words.bundle, options, BODY, requests=40),
         "overhead": lambda: overhead(words.bundle, BODY, rounds=15),
@@ -60,11 +64,11 @@ def main() -> None:
     }
     if unknown := sorted(set(words.part) - parts.keys()):
         parser.error(f"no part is called {unknown[0]}; parts are {', '.join(parts)}")
-    figures = figures_so_far("serving")
+    figures, label = figures_so_far("serving"), words.label or words.engine
     for name in words.part or [name for name in parts if name != "soak"]:
-        label = f"{name} {words.label}".rstrip()
-        figures[label] = parts[name]()
-        print(label, json.dumps({key: value for key, value in figures[label].items() if "samples" not in key}))
+        found = parts[name]()
+        print(name, json.dumps({key: value for key, value in found.items() if "samples" not in key}))
+        figures[name] = {**figures.get(name, {}), label: found} if name in LABELLED else found
         write_result("serving", figures, " ".join(PROTOCOL.split()))
 
 

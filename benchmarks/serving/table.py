@@ -9,20 +9,26 @@ Rows = list[tuple[str, ...]]
 
 def serving_tables(figures: dict[str, Any]) -> list[Rows]:
     """One table by clients, and one of what is held against an aim; of the parts that were measured."""
-    found = [_throughput(figures["throughput"])] if "throughput" in figures else []
+    found = [_throughput(figures["throughput"], figures.get("calls", {}))] if "throughput" in figures else []
     held = [row(figures[part]) for part, row in _HELD.items() if part in figures]
     return [*found, [("figure", "aimed at", "found"), *held]] if held else found
 
 
-def _throughput(found: dict[str, Any]) -> Rows:
-    rates = found["pictures a second"]
-    counts = list(rates["shared"])
-    return [
-        ("clients", *counts),
-        ("pictures a second, calls of 8 rows", *(f"{rates['shared'][count]:.2f}" for count in counts)),
-        ("pictures a second, calls of 2 rows", *(f"{rates['alone'][count]:.2f}" for count in counts)),
-        ("one over the other", *(f"{found['shared over alone'][count]:.2f}" for count in counts)),
-    ]
+def _throughput(found: dict[str, Any], calls: dict[str, Any]) -> Rows:
+    """Three rows for each bundle and engine; the last tells what a call of 8 rows itself gains over calls of 2."""
+    counts = list(dict.fromkeys(count for one in found.values() for count in one["shared over alone"]))
+    rows: Rows = [("pictures a second, by clients", *counts)]
+    for label, one in found.items():
+        for name, words in (("shared", "calls of 8 rows"), ("alone", "calls of 2 rows")):
+            rates = one["pictures a second"][name]
+            rows.append((f"{label}: {words}", *(_told(rates.get(count)) for count in counts)))
+        gain = f"; a call's own: {calls[label]['gain']['8']:.2f}" if label in calls else ""
+        rows.append((f"one over the other{gain}", *(_told(one["shared over alone"].get(count)) for count in counts)))
+    return rows
+
+
+def _told(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2f}"
 
 
 def _short(found: dict[str, Any]) -> tuple[str, ...]:
