@@ -90,6 +90,14 @@ class SharingBackend(Protocol):
 
 
 @runtime_checkable
+class ThreadedBackend(Protocol):
+    """A backend whose engines compute on the processor's cores, and may be kept to some of them."""
+
+    def on_threads(self, threads: int) -> Backend:
+        """The same backend; engines that it opens compute in so many threads."""
+
+
+@runtime_checkable
 class GpuBackend(Protocol):
     """A backend whose engines run on a GPU, of which the key names the kind at most."""
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from . import backend as backends
 from . import store
-from .backend import DEFAULT, NEED_BUILDING, Backend, SharingBackend, StreamingBackend
+from .backend import DEFAULT, NEED_BUILDING, Backend, SharingBackend, StreamingBackend, ThreadedBackend
 from .bundle import Bundle
 from .engine import Engine
 from .errors import EngineError, LatentrtError
@@ -30,6 +30,7 @@ class Wanted:
         precision: that they compute in; None takes any that was built, the backend's own choice first.
         device: counts those of the backend's kind in this machine.
         allow_unverified: take engines that failed their last check, or were not checked here, where no other is there.
+        threads: that each computes in on a processor; None leaves it to the library, which takes all cores.
         scratch: what they share with each other, and with no engine of another caller; None shares nothing.
     """
 
@@ -37,6 +38,7 @@ class Wanted:
     precision: Precision | None = None
     device: int = 0
     allow_unverified: bool = False
+    threads: int | None = None
     scratch: Scratch | None = field(default=None, compare=False, repr=False)
 
     @property
@@ -169,10 +171,17 @@ def _width(record: EngineRecord) -> int:
 
 
 def _stored_choice(bundle: Bundle, record: EngineRecord, wanted: Wanted) -> Choice:
-    backend = backends.get_backend(record.key.backend, record.options, wanted.device)
+    backend = _as_wanted(backends.get_backend(record.key.backend, record.options, wanted.device), wanted)
+    return Choice(bundle, record.key.component, backend, record.key, record)
+
+
+def _as_wanted(backend: Backend, wanted: Wanted) -> Backend:
+    """The backend with what concerns this caller's opening of its engines, and nothing of their keys."""
     if wanted.scratch is not None and isinstance(backend, SharingBackend):
         backend = backend.sharing(wanted.scratch)
-    return Choice(bundle, record.key.component, backend, record.key, record)
+    if wanted.threads is not None and isinstance(backend, ThreadedBackend):
+        backend = backend.on_threads(wanted.threads)
+    return backend
 
 
 def _from_graph(
@@ -184,7 +193,7 @@ def _from_graph(
         raise EngineError(_nothing_built(bundle, component, built, wanted))
     # where a graph that was opened so failed verification, a record without files says it; a damaged one is named, too
     store.find(backend, bundle, component, allow_unverified=wanted.allow_unverified)
-    return Choice(bundle, component, backend, backend.key(bundle, component), None)
+    return Choice(bundle, component, _as_wanted(backend, wanted), backend.key(bundle, component), None)
 
 
 def _nothing_built(bundle: Bundle, component: str, built: Sequence[EngineRecord], wanted: Wanted) -> str:

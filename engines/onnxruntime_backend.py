@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -56,6 +56,7 @@ class OnnxRuntimeBackend:
 
     options: BuildOptions = DEFAULTS
     device: int = 0
+    threads: int = 0  # of one call; 0 is ONNX Runtime's own choice: one for each core
     name: ClassVar[str] = "onnxruntime"
     takes: ClassVar[frozenset[str]] = frozenset()
     precisions: ClassVar[tuple[Precision, ...]] = ("fp32",)
@@ -76,6 +77,9 @@ class OnnxRuntimeBackend:
     def obstacle(self) -> str | None:
         return None
 
+    def on_threads(self, threads: int) -> OnnxRuntimeBackend:
+        return replace(self, threads=threads)
+
     def build(self, bundle: Bundle, component: str, folder: Path, report: Report = no_report) -> None:
         report("optimising", 0)
         options = _options()
@@ -91,6 +95,7 @@ class OnnxRuntimeBackend:
     def open(self, bundle: Bundle, component: str, folder: Path | None) -> Engine:
         graph = bundle.graph(component) if folder is None else folder / GRAPH
         options = _options() if folder is None else as_written()
+        options.intra_op_num_threads = self.threads
         return OnnxRuntimeEngine(bundle, component, self.key(bundle, component), graph, options)
 
 

@@ -7,7 +7,7 @@ passes beside them), and looks nothing up in a call.
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
@@ -133,6 +133,7 @@ class OpenVinoBackend:
 
     options: BuildOptions = DEFAULTS
     device: int = 0
+    threads: int = 0  # of one call; 0 is OpenVINO's own choice: one for each core
     name: ClassVar[str] = "openvino"
     takes: ClassVar[frozenset[str]] = PROFILE_OPTIONS
     precisions: ClassVar[tuple[Precision, ...]] = ("fp32", "bf16")
@@ -156,6 +157,9 @@ class OpenVinoBackend:
 
     def obstacle(self) -> str | None:
         return None
+
+    def on_threads(self, threads: int) -> OpenVinoBackend:
+        return replace(self, threads=threads)
 
     def build(self, bundle: Bundle, component: str, folder: Path, report: Report = no_report) -> None:
         report("compiling", 0)
@@ -218,6 +222,7 @@ class OpenVinoBackend:
             hint.inference_precision: _TYPES[self.precision],
             hint.performance_mode: hint.PerformanceMode.LATENCY,
             properties.num_streams: 1,  # all cores on one call
+            properties.inference_num_threads: self.threads,
         }
 
 

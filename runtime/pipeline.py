@@ -93,6 +93,7 @@ class Pipeline:
         memory: int | str | None = None,
         safety_checker: bool = True,
         allow_unverified: bool = False,
+        threads: int | None = None,
     ) -> Self:
         """Open the bundle at `path` with the engines of one backend; `max_rows` bounds one UNet call.
 
@@ -110,6 +111,9 @@ class Pipeline:
 
         `memory`, in bytes or words such as "4GB", is what the process, or a GPU, may take (docs/memory.md).
 
+        `threads` are what each engine computes in on a processor, for machines that have other work; all cores if not
+        given. The picture is the same: in onnxruntime bit for bit, in openvino within rounding.
+
         The bundle's safety checker, where it has one, looks at every picture; with `safety_checker=False` none does,
         and a `SafetyWarning` says what the model's licence asks of you.
 
@@ -119,7 +123,11 @@ class Pipeline:
             InputError: no engine of this name, or it does not compute in this precision.
         """
         bundle = Bundle.open(path, engine_dir)
-        wanted = Wanted(engine=engine, precision=precision, device=device, allow_unverified=allow_unverified)
+        if threads is not None and threads < 1:
+            raise InputError(f"threads is a whole number, 1 or more; got {threads!r}")
+        wanted = Wanted(
+            engine=engine, precision=precision, device=device, allow_unverified=allow_unverified, threads=threads
+        )
         if not safety_checker:
             warnings.warn(switched_off(bundle.manifest.licence), SafetyWarning, stacklevel=2)
         budget = parse_memory(memory) if isinstance(memory, str) else memory

@@ -174,7 +174,7 @@ def test_serving_loads_nothing_of_the_torch_stack() -> None:
 
 def test_drawing_loads_nothing_of_what_serving_needs() -> None:
     names = [name for name in modules("runtime") if not name.startswith("latentrt.runtime.serve")]
-    libraries = ["fastapi", "starlette", "uvicorn", "pydantic", "prometheus_client"]
+    libraries = ["fastapi", "starlette", "uvicorn", "pydantic", "prometheus_client", "ray"]
     loaded = f"import sys, {', '.join(['latentrt.cli', *names])}; print([x for x in {libraries} if x in sys.modules])"
     told = subprocess.run([sys.executable, "-c", loaded], capture_output=True, text=True, check=True).stdout
     assert told == "[]\n"

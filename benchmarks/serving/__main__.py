@@ -26,21 +26,31 @@ from .throughput import throughput
 
 BODY = {"prompt": "a large red circle on a blue background", "num_inference_steps": 20, "guidance_scale": 3}
 COUNTS = (1, 2, 4, 8, 16)
-LABELLED = ("calls", "throughput")  # parts that are measured of several bundles and engines
+LABELLED = frozenset({"calls", "throughput"})  # measured of several bundles and engines
+ON_DEMAND = frozenset({"replicas", "soak"})  # the one needs Ray, the other takes long
 PROTOCOL = """`latentrt serve` with the demo bundle, 128x128, in a process of its own; clients in another on the same
-machine, each with a connection of its own, ask again when answered. Throughput: 20 steps, calls of 8 rows (four
-guided pictures) against calls of 2, servers asked in turn. Calls: of the UNet alone, each number of rows in turn.
-Short: 4 steps, one request after another, alone and while four clients keep the server full of 50-step requests.
-Overhead: an engine that answers in closed form, what a further step takes by HTTP and in Pipeline.generate. Overload:
-four times as many clients as there is room for, who ask again 0.25 s after a refusal. Soak: three clients with 1 to 19
-steps, one that goes away in the middle, one that sends what is no HTTP."""
+machine, each with a connection of its own, ask again when answered."""
+PROTOCOLS = {
+    "calls": "Calls: of the UNet alone, each number of rows in turn.",
+    "throughput": """Throughput: 20 steps if not stated, calls of 8 rows (four guided pictures) against calls of 2,
+servers asked in turn.""",
+    "short": """Short: 4 steps, one request after another, alone and while four clients keep the server full of 50-step
+requests.""",
+    "overhead": """Overhead: an engine that answers in closed form, what a further step takes by HTTP and in
+Pipeline.generate.""",
+    "overload": "Overload: four times as many clients as there is room for, who ask again 0.25 s after a refusal.",
+    "soak": """Soak: three clients with 1 to 19 steps, one that goes away in the middle, one that sends what is no
+HTTP.""",
+    "replicas": """Replicas: two on Ray Serve on this machine, with a thread each, and four clients; one is killed with
+-9, three times, after 15 s of load each.""",
+}
 
 
 def main() -> None:
-    """Measure what is asked for, all but the soak if nothing is."""
+    """Measure what is asked for; all but the soak, and what needs Ray, if nothing is."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("bundle", type=Path)
-    parser.add_argument("part", nargs="*", help="calls, throughput, short, overhead, overload, soak")
+    parser.add_argument("part", nargs="*", help=", ".join(PROTOCOLS))
     parser.add_argument("--engine", default="onnxruntime")
     parser.add_argument("--precision", default=None, help="of the engines")
     parser.add_argument("--minutes", type=float, default=20.0, help="of the soak")
@@ -60,16 +70,24 @@ def main() -> None:
         "short": lambda: short_request(words.bundle, options, BODY, requests=40),
         "overhead": lambda: overhead(words.bundle, BODY, rounds=15),
         "overload": lambda: overload(words.bundle, options, BODY, seconds=30),
+        "replicas": lambda: _replicas(words.bundle, words.engine),
         "soak": lambda: soak(words.bundle, options, BODY, words.minutes),
     }
     if unknown := sorted(set(words.part) - parts.keys()):
         parser.error(f"no part is called {unknown[0]}; parts are {', '.join(parts)}")
     figures, label = figures_so_far("serving"), words.label or words.engine
-    for name in words.part or [name for name in parts if name != "soak"]:
+    for name in words.part or [name for name in parts if name not in ON_DEMAND]:
         found = parts[name]()
         print(name, json.dumps({key: value for key, value in found.items() if "samples" not in key}))
         figures[name] = {**figures.get(name, {}), label: found} if name in LABELLED else found
-        write_result("serving", figures, " ".join(PROTOCOL.split()))
+        told = [PROTOCOL, *(words for part, words in PROTOCOLS.items() if part in figures)]
+        write_result("serving", figures, " ".join(" ".join(told).split()))
+
+
+def _replicas(bundle: Path, engine: str) -> dict[str, Any]:
+    from .replicas import replicas  # noqa: PLC0415 - it needs Ray, which the other parts go without
+
+    return replicas(bundle, engine, BODY, rounds=3)
 
 
 if __name__ == "__main__":

@@ -6,11 +6,9 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import httpx2
-
-from .served import Served
 
 GENERATIONS = "/v1/images/generations"
 LOST = 0  # the status of a request without an answer
@@ -25,6 +23,13 @@ class Answered:
     at: float
 
 
+class Server(Protocol):
+    """Whatever can be asked: one process, or replicas behind a proxy."""
+
+    def client(self) -> httpx2.Client:
+        """A connection of its own."""
+
+
 def ask(client: httpx2.Client, body: Mapping[str, Any]) -> Answered:
     """Ask once."""
     started = time.perf_counter()
@@ -36,7 +41,7 @@ def ask(client: httpx2.Client, body: Mapping[str, Any]) -> Answered:
     return Answered(status, now - started, now)
 
 
-def closed_loop(server: Served, clients: int, body: Mapping[str, Any], go_on: Callable[[int], bool]) -> list[Answered]:
+def closed_loop(server: Server, clients: int, body: Mapping[str, Any], go_on: Callable[[int], bool]) -> list[Answered]:
     """So many clients, each with a connection of its own, ask as long as `go_on(requests it has sent)`."""
 
     def one(number: int) -> list[Answered]:

@@ -53,4 +53,13 @@ def _soak(found: dict[str, Any]) -> tuple[str, ...]:
     return (f"soak of {found['minutes']:g} minutes", "none lost, memory level", f"{found['lost']} lost, {slope}")
 
 
-_HELD = {"short": _short, "overhead": _overhead, "overload": _overload, "soak": _soak}
+def _replicas(found: dict[str, Any]) -> tuple[str, ...]:
+    total = sum(found["answers"].values())
+    words = (
+        f"{found['failed']} of {total} requests failed in {found['deaths']} deaths; the new one's first picture after "
+        f"{found['first picture of the new one, s']:.1f} s, two healthy after {found['two healthy, s']:.1f} s"
+    )
+    return ("one of two Ray replicas killed with -9 under load", "stated", words)
+
+
+_HELD = {"short": _short, "overhead": _overhead, "overload": _overload, "soak": _soak, "replicas": _replicas}

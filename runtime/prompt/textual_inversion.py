@@ -57,6 +57,12 @@ def read_textual_inversion(path: str | Path, token: str | None = None) -> Textua
     return TextualInversion(*_one(path, tensors, token), digest)
 
 
+def path_and_token(word: str) -> tuple[str, str | None]:
+    """What a command line names: a path, or TOKEN=PATH."""
+    token, equals, path = word.rpartition("=")
+    return (word, None) if Path(word).exists() or not equals else (path, token)  # a path may hold '=' too
+
+
 def _one(path: Path, tensors: dict[str, NDArray[np.float32]], token: str | None) -> tuple[str, NDArray[np.float32]]:
     if "clip_l" in tensors or "clip_g" in tensors:
         raise InputError(

@@ -74,7 +74,7 @@ class Service:
             return "draining"
         if self.ready:
             return "ready"
-        return "not ready" if self._supervisor.opened else "starting"
+        return "not ready" if self._supervisor.first.is_set() else "starting"
 
     @property
     def under_way(self) -> int:
@@ -95,6 +95,22 @@ class Service:
         """Begin to open the engines; returns at once."""
         self._keeping = asyncio.create_task(self._supervisor.run())
         self._keeping.add_done_callback(self._kept)
+
+    async def check(self) -> None:
+        """Return when the engines are known to draw; while they open for the first time, wait for that.
+
+        What is under way is proof. Where nothing is, one step is drawn: it joins the others as any request does.
+
+        Raises:
+            LatentrtError: why they do not.
+        """
+        if self._keeping is not None and not self._supervisor.first.is_set():
+            opened = asyncio.create_task(self._supervisor.first.wait())
+            await asyncio.wait((self._keeping, opened), return_when=asyncio.FIRST_COMPLETED)
+            opened.cancel()
+        if self.failure is not None:
+            raise self.failure
+        await self._supervisor.check()
 
     def submit(self, orders: Sequence[dict[str, Any]], *, previews: bool = False) -> Ticket:
         """Take a request in. Each order has the fields of a `Request`, and is one picture.

@@ -10,6 +10,7 @@ from ..pipeline import MAX_ROWS
 from ..request import MAX_STEPS
 from .api_keys import ApiKeys
 
+LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})  # what a machine calls itself
 SHORTEST, MAX_SECONDS = 0.01, 86_400.0  # of a time limit: nothing is done in less, and a day is as good as none
 
 

@@ -12,6 +12,7 @@ from ..pipeline import Pipeline
 from ..turn import Turn
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0  # seconds between two tries to open; each is twice the one before
+SHARE = 0.1  # of the engines' time that checks may take while nothing else is drawn
 PROBE = {"prompt": "", "num_inference_steps": 1}  # guided, at the model's own size: what most requests are like
 
 log = logging.getLogger("latentrt.serve")
@@ -22,7 +23,7 @@ class Supervisor:
 
     Attributes:
         pipeline: the one to draw with; None while there is none.
-        opened: whether there ever was one.
+        first: set once there was one.
         on_change: hears, in the event loop, when that changed.
 
     `on_turn` hears of every piece of the pipelines' work, in their threads.
@@ -30,14 +31,48 @@ class Supervisor:
 
     def __init__(self, open_pipeline: Callable[[], Pipeline], on_turn: Callable[[Turn], None]) -> None:
         self.pipeline: Pipeline | None = None
-        self.opened = False
+        self.first = asyncio.Event()
         self.on_change: Callable[[], None] = lambda: None
         self._open_pipeline, self._on_turn = open_pipeline, on_turn
         self._suspicion = asyncio.Event()
+        self._turns = self._turns_known = 0  # of all pipelines' threads; those that a check knows of
+        self._next_probe = 0.0  # on the event loop's clock
+        self._checking: asyncio.Task[None] | None = None
 
     def suspect(self) -> None:
         """Have the pipeline probed: a request of it failed."""
         self._suspicion.set()
+
+    async def check(self) -> None:
+        """Know that the engines draw: by what they did since the last check, or else by one step of their own.
+
+        Checks of engines that nobody uses take at most `SHARE` of the time: the others among them believe the last.
+
+        Raises:
+            EngineError: there are none, or they failed; they are being opened again.
+        """
+        pipeline = self.pipeline
+        if pipeline is None:
+            raise EngineError("the engines are not open")
+        if pipeline.failed is None and self._turns != self._turns_known:
+            self._turns_known = self._turns
+            return
+        if pipeline.failed is None and asyncio.get_running_loop().time() < self._next_probe:
+            return
+        if self._checking is None or self._checking.done():  # one at a time, however long it takes
+            self._checking = asyncio.create_task(self._check(pipeline))
+        await asyncio.shield(self._checking)
+
+    async def _check(self, pipeline: Pipeline) -> None:
+        clock = asyncio.get_running_loop()
+        began = clock.time()
+        try:
+            await _probe(pipeline)
+        except Exception:
+            self.suspect()
+            raise
+        now = clock.time()
+        self._next_probe, self._turns_known = now + (now - began) / SHARE, self._turns
 
     async def run(self) -> None:
         """Open, and keep open until cancelled.
@@ -67,16 +102,21 @@ class Supervisor:
 
     async def _open(self) -> None:
         pipeline = await asyncio.to_thread(self._open_pipeline)
-        pipeline.on_turn = self._on_turn
+        pipeline.on_turn = self._turned
         try:
             await _probe(pipeline)
         except BaseException:
             await asyncio.to_thread(pipeline.close, finish=False)
             raise
-        self.pipeline, self.opened = pipeline, True
+        self.pipeline = pipeline
+        self.first.set()
         self._suspicion.clear()
         self.on_change()
         log.info("ready", extra={"bundle": pipeline.bundle.hash, "engine": pipeline.wanted.engine})
+
+    def _turned(self, turn: Turn) -> None:
+        self._turns += 1
+        self._on_turn(turn)
 
     async def _open_again(self) -> None:
         pause = FIRST_PAUSE

@@ -17,6 +17,7 @@ from latentrt.engines.errors import InputError
 from latentrt.runtime.drawing import Result
 from latentrt.runtime.picture import png_bytes
 from latentrt.runtime.pipeline import Pipeline
+from latentrt.runtime.prompt.textual_inversion import path_and_token
 from latentrt.runtime.request import Request, plan
 from latentrt.runtime.stream import Stream
 
@@ -73,7 +74,7 @@ def generate_command(
         if pipeline.chosen_because:
             console.print(one_line(pipeline.chosen_because), markup=False)
         for word in embeddings:
-            load_embedding(pipeline, word)
+            pipeline.load_textual_inversion(*path_and_token(word))
         fits = None if pipeline.residency is None else pipeline.residency.plan(request, planned)
         if fits is not None:
             console.print(planned_line(fits, planned), markup=False)
@@ -86,15 +87,6 @@ def generate_command(
         if flagged:
             console.print(f"flagged: {one_line(str(name))} is black: {FLAGGED}", markup=False)
         print(name)
-
-
-def load_embedding(pipeline: Pipeline, word: str) -> None:
-    """Take in the textual inversion that a command line names: a path, or TOKEN=PATH."""
-    token, equals, path = word.rpartition("=")
-    if Path(word).exists() or not equals:  # a path may hold '=' too
-        pipeline.load_textual_inversion(word)
-    else:
-        pipeline.load_textual_inversion(path, token)
 
 
 def chosen_spacing(spacing: str | None, karras: bool) -> str | None:

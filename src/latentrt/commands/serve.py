@@ -3,56 +3,21 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 
 from rich.console import Console
 
 from latentrt.engines.bundle import Bundle
-from latentrt.runtime.pipeline import Pipeline
 from latentrt.runtime.serve.logs import logs_on_stderr
+from latentrt.runtime.serve.opening import Opening
 from latentrt.runtime.serve.server import listen, run
 from latentrt.runtime.serve.service import Service
-from latentrt.runtime.serve.settings import ServeSettings
-
-from .generate import Switches, load_embedding
-
-LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})  # what a machine calls itself
-
-
-@dataclass(frozen=True)
-class Opening:
-    """How the pipeline is opened: at the start, and again after its engines died."""
-
-    path: Path
-    switches: Switches
-    max_rows: int
-    embeddings: Sequence[str] = ()
-
-    def __call__(self) -> Pipeline:
-        """Open it, with its textual inversions."""
-        wanted = self.switches.wanted
-        pipeline = Pipeline.open(
-            self.path,
-            engine=wanted.engine,
-            precision=wanted.precision,
-            engine_dir=self.switches.engine_dir,
-            device=wanted.device,
-            max_rows=self.max_rows,
-            tile=self.switches.tile,
-            memory=self.switches.memory,
-            safety_checker=self.switches.safety_checker,
-            allow_unverified=wanted.allow_unverified,
-        )
-        for word in self.embeddings:
-            load_embedding(pipeline, word)
-        return pipeline
+from latentrt.runtime.serve.settings import LOOPBACK, ServeSettings
 
 
 def serve_command(console: Console, opening: Opening, settings: ServeSettings, host: str, port: int) -> None:
     """Serve until SIGTERM or Ctrl-C, and until what is under way then has ended."""
-    bundle = Bundle.open(opening.path, opening.switches.engine_dir)
+    bundle = Bundle.open(opening.path, opening.engine_dir)
     with listen(host, port) as listener:
         address = ipaddress.ip_address(listener.getsockname()[0])
         if settings.api_keys is None and not address.is_loopback:

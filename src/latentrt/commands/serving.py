@@ -50,13 +50,12 @@ def serve(
     """Draw pictures for clients over HTTP; requests join at any step. Logs go to standard error, as lines of JSON."""
     with needing_extra("serve"):
         from latentrt.runtime.serve.api_keys import read_api_keys
+        from latentrt.runtime.serve.opening import Opening
         from latentrt.runtime.serve.settings import ServeSettings
 
-        from .serve import Opening, serve_command
+        from .serve import serve_command
     from latentrt.engines.choice import Wanted
     from latentrt.engines.memory_words import parse_memory
-
-    from .generate import Switches
 
     settings = ServeSettings(
         max_rows=max_rows,
@@ -76,5 +75,14 @@ def serve(
     )
     wanted = Wanted(engine=engine, precision=precision, device=device, allow_unverified=allow_unverified)
     budget = None if memory is None else parse_memory(memory)
-    switches = Switches(wanted, engine_dir=engine_dir, safety_checker=safety_checker, tile=tile, memory=budget)
-    serve_command(console, Opening(bundle, switches, max_rows, embedding or ()), settings, host, port)
+    opening = Opening(
+        path=bundle,
+        wanted=wanted,
+        engine_dir=engine_dir,
+        safety_checker=safety_checker,
+        tile=tile,
+        memory=budget,
+        max_rows=max_rows,
+        embeddings=embedding or (),
+    )
+    serve_command(console, opening, settings, host, port)
