@@ -28,6 +28,7 @@ _MODULES = {
 }
 DEFAULT = "onnxruntime"
 NEED_BUILDING = frozenset({"onnxruntime-cuda", "tensorrt", "tensorrt-rtx"})  # the others open graphs as they are
+ON_GPU = frozenset({"onnxruntime-cuda", "tensorrt", "tensorrt-rtx"})  # the others compute on the processor
 
 
 Report = Callable[[str, float], None]  # what a build is doing, and which share of that is done, 0 to 1

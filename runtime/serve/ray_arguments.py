@@ -9,7 +9,7 @@ from typing import Annotated, Any, Self
 import msgspec
 
 from latentrt.engines.auto import AUTO
-from latentrt.engines.backend import DEFAULT, backend_names
+from latentrt.engines.backend import DEFAULT, ON_GPU, backend_names
 from latentrt.engines.bundle import Bundle
 from latentrt.engines.choice import Wanted
 from latentrt.engines.errors import InputError, unknown_name
@@ -23,7 +23,6 @@ from .server import SENDING_SECONDS
 from .service import NOT_READY_SECONDS
 from .settings import LOOPBACK, ServeSettings
 
-ON_GPUS = frozenset({"onnxruntime-cuda", "tensorrt", "tensorrt-rtx"})
 OTHERS = 100  # requests beside pictures: the page, health, progress, and those that the service is about to refuse
 ANY_HOST = "*"
 
@@ -167,7 +166,7 @@ class RayArguments(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         """
         settings = self.settings()
         room = settings.capacity + OTHERS
-        gpus = float(self.engine in ON_GPUS) if self.num_gpus is None else self.num_gpus
+        gpus = float(self.engine in ON_GPU) if self.num_gpus is None else self.num_gpus
         return {
             "ray_actor_options": {"num_cpus": self.num_cpus, "num_gpus": gpus},
             "max_ongoing_requests": room,

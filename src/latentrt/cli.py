@@ -57,6 +57,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     using.inspect,
     measuring.bench,
     serving.serve,
+    serving.triton,
 )
 for command in COMMANDS:
     app.command()(command)

@@ -12,10 +12,10 @@ from starlette.exceptions import HTTPException
 from latentrt.engines.errors import InputError
 from latentrt.engines.version import __version__
 
+from ..inference_tensors import INPUTS, OUTPUTS, orders_of, tensors_of
 from ..problems import RESPONSES
 from ..service import Service
 from ..waiting import drawn
-from .kserve_orders import INPUTS, OUTPUTS, orders_of, tensors_of
 from .kserve_schema import InferRequest, ModelMetadata, ServerMetadata, TensorMetadata
 from .kserve_tensors import HEADER_LENGTH, read_request, written
 

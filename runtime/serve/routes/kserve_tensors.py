@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from latentrt.engines.errors import InputError
 
+from ..inference_tensors import Tensor
 from .kserve_schema import InferRequest, Input
 
 HEADER_LENGTH = "Inference-Header-Content-Length"  # of the JSON, where binary tensors follow it
@@ -24,7 +25,6 @@ DTYPES: dict[str, np.dtype[Any]] = {
     **{f"{sign}INT{bits}": np.dtype(f"{sign}int{bits}".lower()) for sign in ("", "U") for bits in (8, 16, 32, 64)},
     **{f"FP{bits}": np.dtype(f"float{bits}") for bits in (16, 32, 64)},
 }
-Tensor = tuple[str, list[Any]]  # its datatype and its values, flat; BYTES are `bytes`
 
 
 def read_request(body: bytes, header_length: str | None) -> tuple[InferRequest, dict[str, Tensor]]:

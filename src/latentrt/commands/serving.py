@@ -1,6 +1,11 @@
-"""The words of the command that serves. What it needs is imported when it runs: other commands go without it."""
+"""The words of the commands that serve. What it needs is imported when it runs: other commands go without it."""
 
 from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from latentrt.engines.backend import DEFAULT as DEFAULT_ENGINE
 
@@ -13,6 +18,7 @@ from .option_types import (
     BundleArgument,
     DeviceOption,
     EngineDir,
+    EngineOption,
     MemoryOption,
     PrecisionOption,
     TileOption,
@@ -86,3 +92,54 @@ def serve(
         embeddings=embedding or (),
     )
     serve_command(console, opening, settings, host, port)
+
+
+def triton(
+    bundle: BundleArgument,
+    output: Annotated[
+        Path,
+        typer.Option("-o", "--output", metavar="REPOSITORY", help="The model repository; may have other models."),
+    ],
+    bundle_at: Annotated[
+        Path | None,
+        typer.Option(metavar="PATH", help="Where the serving machine has the bundle; copied if not given."),
+    ] = None,
+    engine: EngineOption = DEFAULT_ENGINE,
+    precision: PrecisionOption = None,
+    engine_dir: EngineDir = None,
+    allow_unverified: AllowUnverified = False,
+    safety_checker: g.SafetyChecker = True,
+    tile: TileOption = None,
+    memory: MemoryOption = None,
+    max_rows: s.MaxRows = 8,
+    max_queue: s.MaxQueue = 64,
+    request_timeout: s.RequestTimeout = 120,
+    max_pixels: s.MaxPixels = 1024 * 1024,
+    max_steps: s.MaxSteps = 150,
+    max_images: s.MaxImages = 10,
+    max_prompt_chars: s.MaxPromptChars = 4000,
+    model_name: s.ModelName = None,
+) -> None:
+    """Write a Triton model repository: one model, in Python, that holds the whole loop; requests join at any step."""
+    from latentrt.runtime.serve.triton.parameters import Parameters
+
+    from .triton import triton_command
+
+    parameters = Parameters(
+        bundle=str(bundle),
+        engine=engine,
+        precision=precision,
+        engine_dir=None if engine_dir is None else str(engine_dir),
+        allow_unverified=allow_unverified,
+        safety_checker=safety_checker,
+        tile=tile,
+        memory=memory,
+        max_rows=max_rows,
+        max_queue=max_queue,
+        request_timeout=request_timeout,
+        max_pixels=max_pixels,
+        max_steps=max_steps,
+        max_images=max_images,
+        max_prompt_chars=max_prompt_chars,
+    )
+    triton_command(console, bundle, output, parameters, model_name=model_name, bundle_at=bundle_at)

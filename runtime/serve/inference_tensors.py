@@ -1,19 +1,20 @@
-"""What the tensors of KServe's protocol mean: inputs are fields of requests, outputs are what came of them."""
+"""What the tensors of KServe's protocol mean, over HTTP and in Triton: inputs are fields, outputs what came of them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from latentrt.engines.errors import InputError, unknown_name
 
-from ..picture_files import Picture
-from ..seed_by_lot import seed_by_lot
-from .kserve_tensors import Tensor
+from .picture_files import Picture
+from .seed_by_lot import seed_by_lot
+
+Tensor: TypeAlias = tuple[str, list[Any]]  # its datatype and its values, flat; BYTES are `bytes`
 
 
 @dataclass(frozen=True)
