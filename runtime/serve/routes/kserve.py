@@ -49,10 +49,11 @@ def router(service: Service) -> APIRouter:
         """What serves, and what it knows beyond the protocol."""
         return ServerMetadata(name="latentrt", version=__version__, extensions=["binary_tensor_data"])
 
-    @routes.get("/health/live")
-    async def live() -> dict[str, bool]:
-        """200 as long as the server answers."""
-        return {"live": True}
+    @routes.get("/health/live", responses=NOT_READY)
+    async def live(response: Response) -> dict[str, bool]:
+        """200 unless the engines hang, or did not open."""
+        response.status_code = 200 if service.failure is None else 503
+        return {"live": service.failure is None}
 
     @routes.get("/health/ready", responses=NOT_READY)
     async def ready(response: Response) -> dict[str, bool]:
