@@ -7,7 +7,7 @@ LatentrtError
 ├── EngineError         an engine cannot be built, opened or run here
 │   └── NanPictureError what was drawn holds NaN or infinity: there is no picture
 ├── OutputError         a result cannot be written
-└── CheckFailedError    everything ran, and a number is beyond its threshold (exit code 1; all others 2)
+└── CheckFailedError    everything ran, and a number is beyond its threshold (exit code 1; others 2, one of a server 75)
 
 A message is one line that names the thing, what was expected, what was found, and what to do next.
 """

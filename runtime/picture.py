@@ -1,8 +1,10 @@
-"""From decoder output to a PNG that says how it was made."""
+"""From decoder output to a PNG that says how it was made, and back from a file to what it says."""
 
 from __future__ import annotations
 
 import io
+import struct
+import warnings
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -15,7 +17,11 @@ from PIL.PngImagePlugin import PngInfo
 
 from latentrt.engines.errors import InputError, NanPictureError
 
+from .exif import exif_facts
+
 PREFIX = "latentrt:"  # of each text key, so that other programs' texts are told apart
+# what Pillow raises on files that are no pictures, or damaged
+_UNREADABLE = (UnidentifiedImageError, Image.DecompressionBombError, SyntaxError, OSError, ValueError, struct.error)
 
 
 def check_finite(arrays: NDArray[np.float32] | Sequence[NDArray[np.float32]], source: str) -> None:
@@ -58,18 +64,24 @@ def png_bytes(image: Image.Image) -> bytes:
 
 
 def read_facts(file: Path) -> dict[str, str]:
-    """How the picture in a PNG file was made.
+    """How the picture in a file was made: a PNG, or a JPEG or WebP of the server's.
 
     Raises:
-        InputError: it is not a PNG, or latentrt did not write it.
+        InputError: it is none of these, or latentrt did not write it.
     """
     try:
-        with Image.open(file, formats=["PNG"]) as image:
+        # Pillow warns of EXIF that is no good: there are no facts then
+        with warnings.catch_warnings(action="ignore"), Image.open(file, formats=["PNG", "JPEG", "WEBP"]) as image:
             image.load()
+            if image.format != "PNG":
+                return _told(file, exif_facts(image.getexif()))
             texts: dict[str, Any] = image.text  # type: ignore[attr-defined]
-    except (UnidentifiedImageError, Image.DecompressionBombError, SyntaxError, OSError, ValueError) as error:
-        raise InputError(f"{file} is not a readable PNG picture: {error}") from error
-    facts = {key.removeprefix(PREFIX): str(value) for key, value in texts.items() if key.startswith(PREFIX)}
+    except _UNREADABLE as error:
+        raise InputError(f"{file} is not a readable PNG, JPEG or WebP picture: {error}") from error
+    return _told(file, {key.removeprefix(PREFIX): str(one) for key, one in texts.items() if key.startswith(PREFIX)})
+
+
+def _told(file: Path, facts: dict[str, str]) -> dict[str, str]:
     if not facts:
         raise InputError(f"{file} carries no text of latentrt: it was made, or rewritten, by another program")
     return facts

@@ -186,6 +186,15 @@ class Pipeline:
         worker = self._owner.shared
         return None if worker is None else worker.failed
 
+    @property
+    def busy_since(self) -> float | None:
+        """When the pipeline's own thread began what it does now, on `time.monotonic`'s clock; None while it waits.
+
+        Each step is begun anew, so whoever finds the same moment again and again knows of a call that never returns.
+        """
+        worker = self._owner.shared
+        return None if worker is None else worker.busy_since
+
     def stream(self, prompt: str | None = None, **options: Any) -> Stream:
         """Draw a prompt step by step: iterate for each `Step`, then ask for `result()`."""
         return Stream(self, Request(prompt=prompt, **options))

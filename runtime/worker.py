@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -29,6 +30,7 @@ class Worker:
         self._closing = False
         self._cancelling = False
         self._defect: BaseException | None = None
+        self._busy_since: float | None = None
         self._live = Live(stages, on_turn)  # the thread's own
         self._thread = threading.Thread(target=self._work, name="latentrt", daemon=True)
         self._thread.start()
@@ -37,6 +39,11 @@ class Worker:
     def failed(self) -> BaseException | None:
         """What ended the thread before it was closed, or what the last call of an engine failed with."""
         return self._defect or self._stages.failure
+
+    @property
+    def busy_since(self) -> float | None:
+        """When the turn under way began, on `time.monotonic`'s clock; None while the thread waits, or has ended."""
+        return self._busy_since
 
     @property
     def is_current(self) -> bool:
@@ -100,9 +107,12 @@ class Worker:
             self._live.fail(error)
             for outcome, _ in self._tasks:
                 fail(outcome, error)
+        finally:
+            self._busy_since = None
 
     def _take(self) -> bool:
         """Take what came meanwhile, or wait for it; False where all is drawn and nothing more will come."""
+        self._busy_since = None
         with self._lock:
             while not (self._new or self._tasks or self._live or self._closing):
                 self._lock.wait()
@@ -111,6 +121,7 @@ class Worker:
             self._new.clear()
             self._tasks.clear()
             cancelling = self._cancelling
+        self._busy_since = time.monotonic()
         if cancelling:
             self._live.cancel()
         for outcome, action in tasks:

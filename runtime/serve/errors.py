@@ -8,7 +8,8 @@ LatentrtError
     │   └── NotReadyError   the engines are being opened, for the first time or again
     ├── DeadlineError       the picture was not done in time
     ├── CalledOffError      the client went away, or called it off
-    └── EngineLostError     the engines died while it was drawn
+    ├── EngineLostError     the engines died, or the server stopped, while it was drawn
+    └── EngineStalledError  a call of an engine never returned: the process has to end (exit code 75)
 """
 
 from __future__ import annotations
@@ -54,3 +55,9 @@ class CalledOffError(ServeError):
 
 class EngineLostError(ServeError):
     """The engines died, or the server stopped, while the picture was drawn."""
+
+
+class EngineStalledError(ServeError):
+    """A call of an engine does not return. A thread that hangs in native code ends with its process alone."""
+
+    exit_code = 75  # EX_TEMPFAIL of sysexits.h: nothing was wrong with the command, and it may be tried again

@@ -23,6 +23,10 @@ class Metrics:
         self.ready = Gauge("latentrt_ready", "1 while the engines are open and passed their probe.", registry=registry)
         self.waiting = Gauge("latentrt_queue_length", "Pictures that wait for their first step.", registry=registry)
         self.live = Gauge("latentrt_live_pictures", "Pictures with a step behind them.", registry=registry)
+        self.busy = Gauge(
+            "latentrt_busy_seconds", "How long the engines' work under way has taken; 0 if none is.", registry=registry
+        )
+        self.stalled = Counter("latentrt_stalled", "Calls of an engine that never returned.", registry=registry)
         self.seconds = Histogram(
             "latentrt_request_seconds",
             "From a request's arrival to its end, by outcome.",
@@ -45,10 +49,11 @@ class Metrics:
         self.opened = Counter("latentrt_opened", "How often the engines were opened.", registry=registry)
         self.answers = Counter("latentrt_http_answers", "HTTP answers by status.", ["status"], registry=registry)
 
-    def read_queue(self, waiting: Callable[[], float], live: Callable[[], float]) -> None:
-        """Ask these two whenever the figures are."""
+    def read(self, waiting: Callable[[], float], live: Callable[[], float], busy: Callable[[], float]) -> None:
+        """Ask these whenever the figures are asked for."""
         self.waiting.set_function(waiting)
         self.live.set_function(live)
+        self.busy.set_function(busy)
 
     def turned(self, turn: Turn) -> None:
         """Count a piece of work; in the thread that did it."""

@@ -1,10 +1,10 @@
-"""Pictures as files: PNG with its facts, JPEG, WebP; made in threads beside the event loop."""
+"""Pictures as files that say how they were made, PNG, JPEG or WebP; made in threads beside the event loop."""
 
 from __future__ import annotations
 
 import asyncio
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, TypeVar
@@ -12,6 +12,7 @@ from typing import Literal, TypeAlias, TypeVar
 from PIL.Image import Image
 
 from ..drawing import Result
+from ..exif import exif_of
 from ..picture import png_bytes
 
 OutputFormat: TypeAlias = Literal["png", "jpeg", "webp"]
@@ -25,7 +26,7 @@ _T = TypeVar("_T")
 class Picture:
     """A finished picture: `data` is the file, and `image` the same as 8-bit RGB; black where `flagged`.
 
-    A PNG file carries `facts`, how the picture was made; the other formats do not.
+    The file carries `facts`, how the picture was made; not as JPEG or WebP where they are longer than EXIF may be.
     """
 
     data: bytes
@@ -50,12 +51,15 @@ class EncodingPool:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
 
-def encoded(image: Image, output_format: OutputFormat = "png", quality: int = QUALITY) -> bytes:
-    """The image as the bytes of a file; `quality` is that of JPEG and WebP."""
+def encoded(
+    image: Image, output_format: OutputFormat = "png", quality: int = QUALITY, facts: Mapping[str, str] | None = None
+) -> bytes:
+    """The image as the bytes of a file; `quality` is that of JPEG and WebP, as are `facts`: a PNG has the image's."""
     if output_format == "png":
         return png_bytes(image)
     stream = io.BytesIO()
-    image.save(stream, format=output_format.upper(), quality=quality)
+    exif = None if facts is None else exif_of(facts)
+    image.save(stream, format=output_format.upper(), quality=quality, **({} if exif is None else {"exif": exif}))
     return stream.getvalue()
 
 
@@ -63,4 +67,4 @@ def picture_of(result: Result, seed: int, output_format: OutputFormat, quality: 
     """The one picture of a result, as a file."""
     [image], [facts] = result.images, result.facts
     flagged = result.flagged is not None and result.flagged[0]
-    return Picture(encoded(image, output_format, quality), image, facts, seed, flagged)
+    return Picture(encoded(image, output_format, quality, facts), image, facts, seed, flagged)

@@ -63,6 +63,7 @@ class RayArguments(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     max_queue: int = 64
     max_per_key: int | None = None
     request_timeout: float = 120.0
+    stall_timeout: float | None = None
     grace: float | None = None
     api_key_file: str | None = None
     allowed_hosts: _Words | None = None
@@ -145,6 +146,7 @@ class RayArguments(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
             max_queue=self.max_queue,
             max_per_key=self.max_per_key,
             request_timeout=self.request_timeout,
+            stall_timeout=self.stall_timeout,
             grace=self.grace,
             max_pixels=self.max_pixels,
             max_steps=self.max_steps,

@@ -14,6 +14,7 @@ import uvicorn
 from latentrt.engines.errors import InputError
 
 from .app import create_app
+from .connection import KEEP_ALIVE_SECONDS, Connection
 from .service import Service
 
 BACKLOG = 2048  # connections that the kernel keeps while the event loop is busy
@@ -33,13 +34,14 @@ class Server(uvicorn.Server):
             uvicorn.Config(
                 create_app(service),
                 loop="asyncio",
-                http="h11",
+                http=Connection,
                 ws="none",
                 lifespan="on",
                 log_config=None,
                 access_log=False,
                 proxy_headers=False,
                 server_header=False,
+                timeout_keep_alive=KEEP_ALIVE_SECONDS,
                 timeout_graceful_shutdown=SENDING_SECONDS,
             )
         )

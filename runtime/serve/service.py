@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from typing import Any, Literal
 
@@ -13,12 +15,14 @@ from numpy.typing import NDArray
 from PIL.Image import Image
 
 from latentrt.engines.bundle import Bundle
-from latentrt.engines.errors import EngineError, InputError
+from latentrt.engines.errors import EngineError
 
 from ..pipeline import Pipeline
 from ..preview import preview
+from ..turn import Turn
 from .api_keys import KEY
-from .errors import BusyError, DrainingError, NotReadyError, RefusedError
+from .errors import BusyError, DrainingError, EngineStalledError, NotReadyError, RefusedError
+from .health_check import HealthCheck
 from .limits import check_orders
 from .metrics import Metrics
 from .picture_files import EncodingPool
@@ -31,8 +35,11 @@ NOT_READY_SECONDS = 2  # when to ask again while engines open
 LONGEST_RETRY = 60  # seconds
 FIRST_GUESS = 2.0  # seconds of a picture, before any was drawn
 WEIGHT = 0.2  # of the latest picture in the moving average
+CLOSING_SECONDS = 10  # for a call of an engine that is under way when the engines are to be closed
 
-State = Literal["starting", "ready", "not ready", "draining"]
+State = Literal["starting", "ready", "not ready", "draining", "failed"]
+
+log = logging.getLogger("latentrt.serve")
 
 
 class Service:
@@ -42,22 +49,23 @@ class Service:
 
     Attributes:
         tickets: what is under way, by id.
-        failure: why the engines did not open the first time; there is nothing to serve then.
+        failure: why the engines did not open the first time, or that they hang; nothing is served from then on.
     """
 
     def __init__(self, bundle: Bundle, settings: ServeSettings, open_pipeline: Callable[[], Pipeline]) -> None:
         self.settings, self.manifest = settings, bundle.manifest
         self.model_name = settings.model_name or bundle.root.resolve().name
         self.metrics = Metrics()
-        self.metrics.read_queue(lambda: self.waiting, lambda: self.begun)
+        self.metrics.read(lambda: self.waiting, lambda: self.begun, lambda: self.busy_seconds)
         self.tickets: dict[str, Ticket] = {}
         self.draining = False
         self.failure: BaseException | None = None
         self.on_failure: Callable[[], None] = lambda: None
-        self._supervisor = Supervisor(open_pipeline, self.metrics.turned)
+        self._supervisor = Supervisor(open_pipeline, self._turned, settings.stall_seconds)
+        self._health = HealthCheck(self._supervisor)
         self._supervisor.on_change = self._changed
         self.pool = EncodingPool()
-        self._keeping: asyncio.Task[None] | None = None
+        self._keeping: list[asyncio.Task[None]] = []
         self._idle = asyncio.Event()
         self._idle.set()
         self._seconds = FIRST_GUESS  # of a picture, moving average
@@ -70,6 +78,8 @@ class Service:
     @property
     def state(self) -> State:
         """The same in words."""
+        if self.failure is not None:
+            return "failed"
         if self.draining:
             return "draining"
         if self.ready:
@@ -91,10 +101,15 @@ class Service:
         """Those of them that have none."""
         return self.under_way - self.begun
 
+    @property
+    def busy_seconds(self) -> float:
+        """How long the engines' work under way has taken so far; 0 where there is none."""
+        since = self._supervisor.busy_since
+        return 0.0 if since is None else time.monotonic() - since
+
     def start(self) -> None:
         """Begin to open the engines; returns at once."""
-        self._keeping = asyncio.create_task(self._supervisor.run())
-        self._keeping.add_done_callback(self._kept)
+        self._keeping = [self._kept(self._supervisor.run()), self._kept(self._supervisor.watch())]
 
     async def check(self) -> None:
         """Return when the engines are known to draw; while they open for the first time, wait for that.
@@ -104,13 +119,12 @@ class Service:
         Raises:
             LatentrtError: why they do not.
         """
-        if self._keeping is not None and not self._supervisor.first.is_set():
-            opened = asyncio.create_task(self._supervisor.first.wait())
-            await asyncio.wait((self._keeping, opened), return_when=asyncio.FIRST_COMPLETED)
-            opened.cancel()
+        opened = asyncio.create_task(self._supervisor.first.wait())
+        await asyncio.wait((*self._keeping, opened), return_when=asyncio.FIRST_COMPLETED)
+        opened.cancel()
         if self.failure is not None:
             raise self.failure
-        await self._supervisor.check()
+        await self._health.check()
 
     def submit(self, orders: Sequence[dict[str, Any]], *, previews: bool = False) -> Ticket:
         """Take a request in. Each order has the fields of a `Request`, and is one picture.
@@ -140,7 +154,7 @@ class Service:
             ticket.cancel()
             self._supervisor.suspect()
             raise NotReadyError("the engines are being opened again", NOT_READY_SECONDS) from error
-        except InputError:
+        except Exception:
             ticket.discard()
             raise
         return ticket
@@ -157,20 +171,25 @@ class Service:
         self.metrics.ready.set(0)
         with suppress(TimeoutError):
             await asyncio.wait_for(self._idle.wait(), self.settings.grace_seconds)
-        for ticket in list(self.tickets.values()):
-            ticket.cancel()
+        self._lose("the server stopped before the picture was done: ask another")
 
     async def close(self) -> None:
-        """Close the engines; whatever is under way is cancelled."""
+        """Close the engines; what is under way is lost, and a call that does not return in time left behind."""
         self.draining = True
-        for ticket in list(self.tickets.values()):
-            ticket.cancel()
-        if self._keeping is not None:
-            self._keeping.cancel()
-            with suppress(asyncio.CancelledError, Exception):
-                await self._keeping
-        await self._supervisor.close()
+        self._lose("the server stopped before the picture was done: ask another")
+        try:
+            async with asyncio.timeout(CLOSING_SECONDS):
+                await self._close_engines()
+        except TimeoutError:
+            log.warning("the engines are still at work", extra={"seconds": round(self.busy_seconds, 1)})
         self.pool.close()
+
+    async def _close_engines(self) -> None:
+        for task in self._keeping:
+            task.cancel()
+        if self._keeping:
+            await asyncio.wait(self._keeping)
+        await self._supervisor.close()
 
     def _admit(self, count: int) -> Pipeline:
         if self.draining:
@@ -218,16 +237,36 @@ class Service:
             self.metrics.flagged.inc(sum(bool(result.flagged and result.flagged[0]) for result in results))
         elif ticket.outcome in {"nan", "engine", "error"}:
             self.metrics.nan.inc(ticket.outcome == "nan")
-            self._supervisor.suspect()
+            if not self.draining:
+                self._supervisor.suspect()
+
+    def _lose(self, why: str) -> None:
+        for ticket in list(self.tickets.values()):
+            ticket.lose(why)
+
+    def _turned(self, turn: Turn) -> None:
+        """In the thread that owns the engines."""
+        self._health.turned()
+        self.metrics.turned(turn)
 
     def _changed(self) -> None:
         self.metrics.ready.set(self.ready)
         self.metrics.opened.inc(self._supervisor.pipeline is not None)
 
-    def _kept(self, keeping: asyncio.Task[None]) -> None:
-        if not keeping.cancelled() and (error := keeping.exception()) is not None:
-            self.failure = error
-            self.on_failure()
+    def _kept(self, keeping: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(keeping)
+        task.add_done_callback(self._keeping_ended)
+        return task
+
+    def _keeping_ended(self, task: asyncio.Task[None]) -> None:
+        if task.cancelled() or (error := task.exception()) is None:
+            return
+        self.failure = error
+        if isinstance(error, EngineStalledError):
+            self.metrics.stalled.inc()
+            log.error("the engines hang", extra={"error": str(error), "under_way": self.under_way})
+        self._lose(str(error))
+        self.on_failure()
 
 
 def _reason(refusal: RefusedError) -> str:

@@ -1,19 +1,25 @@
-"""Who keeps a pipeline open: it opens one, probes it, and opens it again when it dies."""
+"""Who keeps a pipeline open: it opens one, probes it, opens it again when it dies, and tells when it hangs."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from collections.abc import Callable
+from concurrent.futures import Future
+from functools import partial
+from typing import TypeVar
 
-from latentrt.engines.errors import EngineError
-
+from ..live import settle
 from ..pipeline import Pipeline
 from ..turn import Turn
+from .errors import EngineStalledError
+from .probe import probe
+from .stall import StallWatch
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0  # seconds between two tries to open; each is twice the one before
-SHARE = 0.1  # of the engines' time that checks may take while nothing else is drawn
-PROBE = {"prompt": "", "num_inference_steps": 1}  # guided, at the model's own size: what most requests are like
+
+_T = TypeVar("_T")
 
 log = logging.getLogger("latentrt.serve")
 
@@ -26,53 +32,49 @@ class Supervisor:
         first: set once there was one.
         on_change: hears, in the event loop, when that changed.
 
-    `on_turn` hears of every piece of the pipelines' work, in their threads.
+    `on_turn` hears of every piece of the pipelines' work, in their threads; one that takes longer than `stall_timeout`
+    seconds is taken for one that never ends.
     """
 
-    def __init__(self, open_pipeline: Callable[[], Pipeline], on_turn: Callable[[Turn], None]) -> None:
+    def __init__(
+        self, open_pipeline: Callable[[], Pipeline], on_turn: Callable[[Turn], None], stall_timeout: float
+    ) -> None:
         self.pipeline: Pipeline | None = None
         self.first = asyncio.Event()
         self.on_change: Callable[[], None] = lambda: None
-        self._open_pipeline, self._on_turn = open_pipeline, on_turn
+        self._open_pipeline, self._on_turn, self._stall_timeout = open_pipeline, on_turn, stall_timeout
+        self._watched: Pipeline | None = None  # from before its probe until it is closed
         self._suspicion = asyncio.Event()
-        self._turns = self._turns_known = 0  # of all pipelines' threads; those that a check knows of
-        self._next_probe = 0.0  # on the event loop's clock
-        self._checking: asyncio.Task[None] | None = None
+
+    @property
+    def busy_since(self) -> float | None:
+        """When the engines began what they do now, on `time.monotonic`'s clock; None while they do nothing."""
+        return None if self._watched is None else self._watched.busy_since
 
     def suspect(self) -> None:
         """Have the pipeline probed: a request of it failed."""
         self._suspicion.set()
 
-    async def check(self) -> None:
-        """Know that the engines draw: by what they did since the last check, or else by one step of their own.
-
-        Checks of engines that nobody uses take at most `SHARE` of the time: the others among them believe the last.
+    async def watch(self) -> None:
+        """Look after the engines until cancelled, whatever `run` waits for: those whose thread died are probed.
 
         Raises:
-            EngineError: there are none, or they failed; they are being opened again.
+            EngineStalledError: they hang. There is no pipeline then, and this one is never closed: it would wait.
         """
-        pipeline = self.pipeline
-        if pipeline is None:
-            raise EngineError("the engines are not open")
-        if pipeline.failed is None and self._turns != self._turns_known:
-            self._turns_known = self._turns
-            return
-        if pipeline.failed is None and asyncio.get_running_loop().time() < self._next_probe:
-            return
-        if self._checking is None or self._checking.done():  # one at a time, however long it takes
-            self._checking = asyncio.create_task(self._check(pipeline))
-        await asyncio.shield(self._checking)
-
-    async def _check(self, pipeline: Pipeline) -> None:
-        clock = asyncio.get_running_loop()
-        began = clock.time()
-        try:
-            await _probe(pipeline)
-        except Exception:
-            self.suspect()
-            raise
-        now = clock.time()
-        self._next_probe, self._turns_known = now + (now - began) / SHARE, self._turns
+        watch = StallWatch(self._stall_timeout)
+        failed: BaseException | None = None
+        while True:
+            await asyncio.sleep(watch.pause)
+            if watch.stalled(self.busy_since):
+                self.pipeline = self._watched = None
+                self.on_change()
+                raise EngineStalledError(
+                    f"a call of an engine did not return within {self._stall_timeout:g} s: the process has to end; "
+                    "give a longer --stall-timeout where calls do take so long"
+                )
+            before, failed = failed, None if self._watched is None else self._watched.failed
+            if failed is not None and failed is not before:
+                self.suspect()
 
     async def run(self) -> None:
         """Open, and keep open until cancelled.
@@ -84,10 +86,10 @@ class Supervisor:
         while True:
             await self._suspicion.wait()
             self._suspicion.clear()
-            pipeline = self.pipeline
-            assert pipeline is not None
+            if (pipeline := self.pipeline) is None:
+                return  # it hangs
             try:
-                await _probe(pipeline)
+                await probe(pipeline)
             except Exception as error:
                 log.error("the engines failed their probe", extra={"error": str(error)})
                 await self.close()
@@ -95,28 +97,25 @@ class Supervisor:
 
     async def close(self) -> None:
         """Close the pipeline; what is still being drawn is cancelled."""
-        pipeline, self.pipeline = self.pipeline, None
+        self.pipeline = None
         self.on_change()
-        if pipeline is not None:
-            await asyncio.to_thread(pipeline.close, finish=False)
+        if self._watched is not None:
+            await _beside(partial(self._watched.close, finish=False))
+            self._watched = None
 
     async def _open(self) -> None:
-        pipeline = await asyncio.to_thread(self._open_pipeline)
-        pipeline.on_turn = self._turned
+        pipeline = self._watched = await _beside(self._open_pipeline)
+        pipeline.on_turn = self._on_turn
         try:
-            await _probe(pipeline)
+            await probe(pipeline)
         except BaseException:
-            await asyncio.to_thread(pipeline.close, finish=False)
+            await self.close()
             raise
         self.pipeline = pipeline
         self.first.set()
         self._suspicion.clear()
         self.on_change()
         log.info("ready", extra={"bundle": pipeline.bundle.hash, "engine": pipeline.wanted.engine})
-
-    def _turned(self, turn: Turn) -> None:
-        self._turns += 1
-        self._on_turn(turn)
 
     async def _open_again(self) -> None:
         pause = FIRST_PAUSE
@@ -129,16 +128,9 @@ class Supervisor:
             pause = min(2 * pause, LONGEST_PAUSE)
 
 
-async def _probe(pipeline: Pipeline) -> None:
-    """Draw one step.
-
-    Raises:
-        EngineError: it failed, or gave NaN or infinity.
-    """
-    try:
-        await asyncio.wrap_future(pipeline.submit(**PROBE))  # type: ignore[arg-type] # `plan` checks the options
-    except asyncio.CancelledError as cancelled:
-        task = asyncio.current_task()
-        if task is not None and task.cancelling():
-            raise
-        raise EngineError("the probe was cancelled: the pipeline is closed") from cancelled
+async def _beside(action: Callable[[], _T]) -> _T:
+    """Do `action` in a thread that nobody waits for when the process ends: native code may hang in it."""
+    outcome: Future[_T] = Future()
+    outcome.set_running_or_notify_cancel()  # it cannot be called off
+    threading.Thread(target=settle, args=(outcome, action), name="latentrt-opening", daemon=True).start()
+    return await asyncio.wrap_future(outcome)

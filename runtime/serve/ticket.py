@@ -104,6 +104,10 @@ class Ticket:
         """Call it off: its rows are free before the next step. Without effect once it ended."""
         self._end("cancelled", CalledOffError("the request was called off"))
 
+    def lose(self, why: str) -> None:
+        """End it, as the engines or the server cannot go on. Without effect once it ended."""
+        self._end("engine", EngineLostError(why))
+
     async def progress(self) -> AsyncIterator[Progress]:
         """Tell of finished steps until the ticket ends. Whoever reads slowly hears of the latest step alone."""
         told: dict[int, int] = {}

@@ -1,16 +1,25 @@
-"""A closed-form model, and drivers that put one question-and-answer loop and diffusers' own loop around it."""
+"""A pipeline without arithmetic; a closed-form model, and drivers that put our loop and diffusers' own around it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from latentrt import Pipeline
 from latentrt.benchmarks import sampler_reference
 from latentrt.benchmarks.sampler_parity import start_noise as unit_noise
 from latentrt.benchmarks.sampler_reference import EpsModel, TorchNoise
+
+
+@pytest.fixture
+def pipe(demo_bundle: Path) -> Iterator[Pipeline]:
+    """The demo model with the fake engines."""
+    with Pipeline.open(demo_bundle, engine="fake") as opened:
+        yield opened
 
 
 @pytest.fixture(scope="session")

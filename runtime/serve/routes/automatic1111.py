@@ -13,6 +13,7 @@ from starlette.exceptions import HTTPException
 
 from latentrt.engines.errors import InputError
 
+from ...exif import infotext
 from ..api_keys import KEY
 from ..errors import CalledOffError
 from ..picture_files import Picture, encoded
@@ -159,13 +160,9 @@ def _answer(asked: TextToImage, pictures: list[Picture]) -> TextToImageAnswer:
 
 
 def _infotext(asked: TextToImage, picture: Picture) -> str:
-    """The words that the web UI writes under a picture."""
-    negative = f"\nNegative prompt: {asked.negative_prompt}" if asked.negative_prompt else ""
-    facts = (
-        f"Steps: {asked.steps}, Sampler: {asked.sampler_name}, CFG scale: {asked.cfg_scale:g}, Seed: {picture.seed}, "
-        f"Size: {picture.image.width}x{picture.image.height}"
-    )
-    return f"{asked.prompt}{negative}\n{facts}"
+    """The words that the web UI writes under a picture, with its own name of the sampler."""
+    sampler = asked.sampler_name or asked.sampler_index or picture.facts["sampler"]
+    return infotext(picture.facts | {"sampler": sampler, "guidance_scale": f"{asked.cfg_scale:g}"})
 
 
 async def _progress(service: Service, own: list[Job], *, show: bool) -> ProgressAnswer:

@@ -14,7 +14,7 @@ from ..service import Service
 class Health(BaseModel):
     """How the server is."""
 
-    status: Literal["starting", "ready", "not ready", "draining"]
+    status: Literal["starting", "ready", "not ready", "draining", "failed"]
     model: str
     waiting: int
     live: int
@@ -27,9 +27,10 @@ def router(service: Service) -> APIRouter:
     def health() -> Health:
         return Health(status=service.state, model=service.model_name, waiting=service.waiting, live=service.begun)
 
-    @routes.get("/healthz")
-    async def alive() -> Health:
-        """200 as long as the server answers at all."""
+    @routes.get("/healthz", responses={503: {"model": Health, "description": "Start the process anew."}})
+    async def alive(response: Response) -> Health:
+        """200 unless the engines hang, or did not open: then the process ends, and another has to take its place."""
+        response.status_code = 200 if service.failure is None else 503
         return health()
 
     @routes.get("/readyz", responses={503: {"model": Health, "description": "Not now."}})

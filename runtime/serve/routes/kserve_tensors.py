@@ -18,6 +18,7 @@ from ..inference_tensors import Tensor
 from .kserve_schema import InferRequest, Input
 
 HEADER_LENGTH = "Inference-Header-Content-Length"  # of the JSON, where binary tensors follow it
+VERSION = "1"  # of the model: the one that there is
 _BYTES = "BYTES"
 _PREFIX = 4  # bytes of a length, little end first, before each element of a BYTES tensor
 DTYPES: dict[str, np.dtype[Any]] = {
@@ -70,7 +71,7 @@ def written(
         else:
             one["data"] = _plain(name, datatype, array)
         told.append(one)
-    answer = {"model_name": model, "model_version": "1", "outputs": told} | ({"id": asked.id} if asked.id else {})
+    answer = {"model_name": model, "model_version": VERSION, "outputs": told} | ({"id": asked.id} if asked.id else {})
     header = json.dumps(answer).encode()
     return (b"".join([header, *behind]), len(header)) if behind else (header, None)
 

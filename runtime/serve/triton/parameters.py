@@ -38,6 +38,7 @@ class Parameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     max_rows: int = _LIMITS.max_rows
     max_queue: int = _LIMITS.max_queue
     request_timeout: float = _LIMITS.request_timeout
+    stall_timeout: float | None = None
     max_pixels: int = _LIMITS.max_pixels
     max_steps: int = _LIMITS.max_steps
     max_images: int = _LIMITS.max_images
@@ -71,6 +72,7 @@ class Parameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
             max_rows=self.max_rows,
             max_queue=self.max_queue,
             request_timeout=self.request_timeout,
+            stall_timeout=self.stall_timeout,
             max_pixels=self.max_pixels,
             max_steps=self.max_steps,
             max_images=self.max_images,

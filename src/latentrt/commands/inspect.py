@@ -17,7 +17,7 @@ from .protection import licence_lines, licence_texts, safety_lines
 
 
 def inspect_picture(path: Path) -> None:
-    """Print how a PNG was made."""
+    """Print how a picture was made."""
     for key, value in read_facts(path).items():
         say(f"{key:16} {value}")
 

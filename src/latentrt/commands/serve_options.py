@@ -17,6 +17,14 @@ Grace = Annotated[
     float | None,
     typer.Option(metavar="SECONDS", help="That SIGTERM leaves to what is under way; --request-timeout if not given."),
 ]
+StallTimeout = Annotated[
+    float | None,
+    typer.Option(
+        metavar="SECONDS",
+        help="After which a call of an engine is taken for hung and the process ends with 75; twice "
+        "--request-timeout, and 300 or more, if not given.",
+    ),
+]
 ApiKeyFile = Annotated[Path | None, typer.Option(metavar="FILE", help="A key a line; without it, anybody may ask.")]
 AllowedHost = Annotated[
     list[str] | None,

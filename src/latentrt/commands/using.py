@@ -128,7 +128,7 @@ def verify(
 
 
 def inspect(
-    path: Annotated[Path, typer.Argument(metavar="BUNDLE|PNG", help="A bundle's folder, or a picture.")],
+    path: Annotated[Path, typer.Argument(metavar="BUNDLE|PICTURE", help="A bundle's folder, or a picture.")],
     engines: Annotated[
         bool, typer.Option("--engines", help="Only the compiled engines: what each is, and why it fits here or not.")
     ] = False,
@@ -140,7 +140,7 @@ def inspect(
     from .inspect import inspect_bundle, inspect_picture
 
     if not path.exists():
-        raise InputError(f"{path} does not exist: name a bundle's folder or a PNG picture")
+        raise InputError(f"{path} does not exist: name a bundle's folder or a picture")
     if engines:
         inspect_engines(path, engine_dir, device)
     elif path.is_dir():

@@ -79,6 +79,39 @@ def test_the_server_and_its_model_are_described(client: Any) -> None:
     assert [one["name"] for one in told["outputs"]] == ["image", "png", "seed", "flagged"]
 
 
+def test_the_one_version_may_be_named_and_another_is_none(client: Any) -> None:
+    assert client.is_model_ready("demo", model_version="1")
+    assert client.get_model_metadata("demo", model_version="1") == client.get_model_metadata("demo")
+    asked = inputs(**COLUMNS)
+    named, plain = (client.infer("demo", asked, model_version=version) for version in ("1", ""))
+    np.testing.assert_array_equal(named.as_numpy("image"), plain.as_numpy("image"))
+    assert named.get_response()["model_version"] == "1"
+    assert not client.is_model_ready("demo", model_version="2")
+    for ask in (client.get_model_metadata, lambda *_, **version: client.infer("demo", asked, **version)):
+        with pytest.raises(triton.InferenceServerException, match="no version '2' of 'demo'") as caught:
+            ask("demo", model_version="2")
+        assert caught.value.status() == "404"
+
+
+def test_extensions_that_are_not_here_are_refused_as_such(client: Any) -> None:
+    asks = (
+        lambda: client.get_model_config("demo"),
+        lambda: client.get_model_config("demo", model_version="1"),
+        client.get_inference_statistics,
+        lambda: client.get_inference_statistics("demo"),
+        client.get_model_repository_index,
+        lambda: client.load_model("demo"),
+        client.get_trace_settings,
+        client.get_log_settings,
+        client.get_system_shared_memory_status,
+    )
+    for ask in asks:
+        with pytest.raises(triton.InferenceServerException) as caught:
+            ask()
+        assert caught.value.status() in {"404", "405"}
+        assert caught.value.message()
+
+
 def test_the_client_reads_our_errors(client: Any, unet: Unet) -> None:
     cases: dict[str, dict[str, tuple[str, list[Any]]]] = {
         "no prompt": {"seed": ("UINT64", [1])},

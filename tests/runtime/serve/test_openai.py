@@ -77,7 +77,9 @@ def test_without_a_seed_no_two_pictures_are_alike(client: openai.OpenAI) -> None
 
 
 @pytest.mark.parametrize(("output_format", "kind"), [("png", "PNG"), ("jpeg", "JPEG"), ("webp", "WEBP")])
-def test_pictures_come_in_the_format_that_was_asked_for(client: openai.OpenAI, output_format: Any, kind: str) -> None:
+def test_pictures_come_in_the_format_that_was_asked_for(
+    client: openai.OpenAI, output_format: Any, kind: str, tmp_path: Path
+) -> None:
     answer = client.images.generate(
         prompt="a star", output_format=output_format, output_compression=50, extra_body={"num_inference_steps": 1}
     )
@@ -85,6 +87,9 @@ def test_pictures_come_in_the_format_that_was_asked_for(client: openai.OpenAI, o
     image = opened(picture.b64_json)
     image.load()
     assert (image.format, image.size, answer.output_format) == (kind, (128, 128), output_format)
+    file = tmp_path / f"out.{output_format}"
+    file.write_bytes(base64.b64decode(picture.b64_json or ""))
+    assert {"prompt": "a star", "seed": str((picture.model_extra or {})["seed"])}.items() <= read_facts(file).items()
 
 
 def test_a_stream_ends_with_the_picture(client: openai.OpenAI, demo_bundle: Path) -> None:

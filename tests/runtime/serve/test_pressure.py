@@ -171,7 +171,8 @@ def test_grace_ends(demo_bundle: Path, unet: Unet, threads: ThreadPoolExecutor) 
     with serving(demo_bundle, unet.opening(demo_bundle), grace=0.2) as running:
         [asked] = fill(running, unet, threads, 1)
         running.server.handle_exit(15, None)
-        assert asked.result().status_code == 499
+        lost = asked.result()
+        assert (lost.status_code, lost.json()["error"]["code"]) == (503, "engine_lost")
         unet.gate.set()
 
 
