@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from latentrt.benchmarks.readme_tables import TABLES
 from latentrt.benchmarks.serving.overhead import overhead
 from latentrt.benchmarks.serving.overload import overload
@@ -31,3 +33,15 @@ def test_a_soak_ends_with_nothing_left(demo_bundle: Path) -> None:
     assert found["lost"] == 0
     assert found["answers"].keys() == {"200"}
     assert found["left in the server"] == 0
+
+
+@pytest.mark.full
+@pytest.mark.filterwarnings("ignore")  # Ray's own, of sockets that it leaves to the end of the process
+def test_a_death_is_told_with_what_it_cost(demo_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from latentrt.benchmarks.serving import replicas
+
+    monkeypatch.setattr(replicas, "CALM", 1.0)
+    found = replicas.replicas(demo_bundle, "fake", BODY, rounds=1)
+    assert found["answers"].keys() <= {"200", "500", "503"}
+    assert found["failed"] == sum(count for status, count in found["answers"].items() if status != "200")
+    assert "1 deaths" in TABLES["serving"]({"replicas": found})
