@@ -18,12 +18,16 @@ LONG, SHORT = 1000, 2  # steps
 PATIENCE = 60  # seconds
 
 
-def inputs(steps, seed=7):
-    columns = {"prompt": ("BYTES", b"a star"), "num_inference_steps": ("UINT64", steps), "seed": ("UINT64", seed)}
+def inputs(steps, pictures=1):
+    columns = {
+        "prompt": ("BYTES", [b"a star"] * pictures),
+        "num_inference_steps": ("UINT64", [steps]),
+        "seed": ("UINT64", [7]),
+    }
     made = []
-    for name, (datatype, value) in columns.items():
-        one = triton.InferInput(name, [1], datatype)
-        one.set_data_from_numpy(np.array([value], TYPES[datatype]))
+    for name, (datatype, values) in columns.items():
+        one = triton.InferInput(name, [len(values)], datatype)
+        one.set_data_from_numpy(np.array(values, TYPES[datatype]))
         made.append(one)
     return made
 
@@ -40,12 +44,13 @@ class Asked:
         self.ended.set()
 
 
-def refused(client):
+def refusal(client):
+    """Three pictures never fit; the refusal says how many are under way, if any."""
     try:
-        client.infer("demo", inputs(SHORT))
+        client.infer("demo", inputs(SHORT, pictures=3))
     except triton.InferenceServerException as error:
         return f"{error.status()} {error.message()}"
-    return None
+    raise AssertionError("three pictures were drawn, where there is room for two")
 
 
 def until(holds):
@@ -65,12 +70,12 @@ def main():
         client.infer("demo", inputs(SHORT))
         told["joined"] = not first.ended.is_set()  # the short one is drawn, the long one still under way
         second = Asked(client, LONG)
-        words = []
-        until(lambda: words.append(refused(client)) or words[-1])
-        told["refused"] = words[-1]
+        until(lambda: "2 pictures are under way" in refusal(client))
+        told["refused"] = refusal(client)
         for one in (first, second):
             one.call.cancel()
-        until(lambda: refused(client) is None)  # there is room again, long before 1000 steps
+        until(lambda: "under way" not in refusal(client))  # long before 1000 steps are drawn
+        client.infer("demo", inputs(SHORT))
         told["cancelled"] = [str(one.error) for one in (first, second) if one.ended.wait(PATIENCE)]
     sys.stdout.write(json.dumps(told))
 

@@ -118,18 +118,17 @@ def test_bad_input_is_refused_by_the_name_of_its_field(
 def test_a_server_that_is_told_to_stop_answers_what_it_took(place: Path, repository: Path, tmp_path: Path) -> None:
     with tritonserver(place, repository, tmp_path) as server, ThreadPoolExecutor(2) as threads:
 
-        def ask(steps: int) -> Any:
+        def ask(**columns: tuple[str, list[Any]]) -> Any:
             with triton.InferenceServerClient(f"127.0.0.1:{server.http}", network_timeout=300) as opened:
-                return infer(opened, DRAWN | {"num_inference_steps": ("UINT64", [steps])})
+                return infer(opened, DRAWN | columns)
 
         def full() -> bool:
-            try:
-                ask(1)
-            except triton.InferenceServerException as error:
-                return "are under way" in str(error)
-            return False
+            """Three pictures never fit; the refusal says how many are under way."""
+            with pytest.raises(triton.InferenceServerException) as refused:
+                ask(prompt=("BYTES", [b"a star"] * 3))
+            return "2 pictures are under way" in str(refused.value)
 
-        asked = [threads.submit(ask, 300), threads.submit(ask, 300)]
+        asked = [threads.submit(ask, num_inference_steps=("UINT64", [300])) for _ in range(2)]
         until(full, "both requests")
         server.process.send_signal(signal.SIGTERM)
         assert [one.result().as_numpy("image").shape for one in asked] == [(1, 128, 128, 3)] * 2
