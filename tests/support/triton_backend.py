@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +39,27 @@ class InferenceResponse:
     def __init__(self, output_tensors: Iterable[Tensor], error: TritonError | None = None) -> None:
         self.outputs = {one.name(): one.as_numpy() for one in output_tensors}
         self.error = error
+
+
+class MetricFamily:
+    """`told` holds the value of each figure, by name and labels."""
+
+    COUNTER, GAUGE = "COUNTER", "GAUGE"
+    told: ClassVar[dict[tuple[str, frozenset[tuple[str, str]]], float]] = {}
+
+    def __init__(self, name: str, description: str, kind: str) -> None:
+        self.name = name
+
+    def Metric(self, labels: dict[str, str]) -> Metric:  # noqa: N802 - Triton's name
+        return Metric((self.name, frozenset(labels.items())))
+
+
+class Metric:
+    def __init__(self, key: tuple[str, frozenset[tuple[str, str]]]) -> None:
+        self._key = key
+
+    def increment(self, value: float) -> None:
+        MetricFamily.told[self._key] = MetricFamily.told.get(self._key, 0.0) + value
 
 
 class Request:

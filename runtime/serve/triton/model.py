@@ -18,6 +18,7 @@ from ..request_ids import REQUEST_ID, request_id
 from ..service import Service
 from ..ticket import Ticket
 from .exchange import Exchange
+from .figures import Figures
 from .host import Host
 from .parameters import Parameters
 
@@ -44,6 +45,7 @@ class TritonPythonModel:
         device = int(args["model_instance_device_id"]) if args["model_instance_kind"] == "GPU" else 0
         bundle, settings = parameters.open_bundle(version), parameters.settings(args["model_name"])
         service = Service(bundle, settings, parameters.opening(version, device))
+        self._figures = Figures(self._backend, service.metrics.registry, args["model_instance_name"])
         with ExitStack() as stack:
             stack.enter_context(logs_on_stderr())
             self._host = Host(service)
@@ -54,22 +56,23 @@ class TritonPythonModel:
     def execute(self, requests: Sequence[Any]) -> None:
         """Take requests in; returns at once."""
         for request in requests:
-            self._host.begin(_answered(self._host.service, Exchange(self._backend, request)))
+            self._host.begin(self._answered(Exchange(self._backend, request)))
 
     def finalize(self) -> None:
         """Finish what is under way, and close the engines."""
         self._open.close()
 
-
-async def _answered(service: Service, exchange: Exchange) -> None:
-    REQUEST_ID.set(request_id(exchange.id.encode()))
-    try:
-        ticket = service.submit(orders_of(exchange.tensors))
-        pictures = await _drawn(ticket, exchange)
-        outputs = await service.pool.run(partial(tensors_of, pictures, exchange.wanted))
-        await service.pool.run(partial(exchange.answer, outputs))
-    except Exception as error:
-        exchange.fail(error)
+    async def _answered(self, exchange: Exchange) -> None:
+        REQUEST_ID.set(request_id(exchange.id.encode()))
+        service = self._host.service
+        try:
+            ticket = service.submit(orders_of(exchange.tensors))
+            pictures = await _drawn(ticket, exchange)
+            outputs = await service.pool.run(partial(tensors_of, pictures, exchange.wanted))
+            await service.pool.run(partial(exchange.answer, outputs))
+        except Exception as error:
+            exchange.fail(error)
+        await service.pool.run(self._figures.tell)
 
 
 async def _drawn(ticket: Ticket, exchange: Exchange) -> list[Picture]:

@@ -18,7 +18,7 @@ from latentrt.runtime.serve.triton.model import TritonPythonModel
 from latentrt.runtime.serve.triton.parameters import Parameters
 from support import triton_backend
 from support.serving import Unet, until
-from support.triton_backend import Request
+from support.triton_backend import MetricFamily, Request
 
 DRAWN: dict[str, Any] = {"prompt": [b"a star"], "num_inference_steps": [3], "seed": [7]}
 
@@ -36,6 +36,7 @@ def arguments(bundle: Path, **changes: str) -> dict[str, str]:
         "model_name": "demo",
         "model_version": "1",
         "model_repository": "/models/demo",
+        "model_instance_name": "demo_0_0",
         "model_instance_kind": "CPU",
         "model_instance_device_id": "0",
     }
@@ -83,6 +84,21 @@ def test_outputs_are_those_that_were_asked_for(model: TritonPythonModel) -> None
     assert sorted(outputs) == ["flagged", "png"]
     assert outputs["png"][0].startswith(b"\x89PNG")
     assert outputs["flagged"].tolist() == [False]
+
+
+def test_the_figures_are_among_tritons(model: TritonPythonModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: dict[tuple[str, frozenset[tuple[str, str]]], float] = {}
+    monkeypatch.setattr(MetricFamily, "told", told)
+    instance = ("instance", "demo_0_0")
+    drawn, refused = Request(**DRAWN), Request(seed=[1])
+    model.execute([drawn, refused])
+    assert drawn.answer.error is None
+    assert refused.answer.error is not None
+    until(lambda: told.get(("latentrt_pictures_total", frozenset({instance}))) == 1)
+    registry = model._host.service.metrics.registry
+    for (name, labels), value in told.items():
+        assert value == pytest.approx(registry.get_sample_value(name, dict(labels - {instance})))
+        assert not name.endswith(("_bucket", "_created"))
 
 
 @pytest.mark.parametrize(
