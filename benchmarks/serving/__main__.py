@@ -32,7 +32,7 @@ four clients keep the server full of 50-step requests. Overhead: an engine that 
 step takes by HTTP and in Pipeline.generate. Overload: four times as many clients as there is room for, who ask again
 0.25 s after a refusal. SIGTERM: eight requests of 20 to 39 steps in flight, a server of its own each time; who asks
 afterwards has a new connection each time. Going away: beside another request, whose rows tell of each step whether
-both were in it; steps that ended after the figures were read, just before the connection was closed. Soak: three
+both were in it; steps that ended after the connection was closed, the one under way among them. Soak: three
 clients with 1 to 19 steps; others that go away in the middle or from a stream, ask for more than there is time for,
 read a stream slowly, send what is no HTTP or no JSON, or nothing; the line through the second half of the memory, and
 its 95 % interval (blocks of 30 s, bootstrapped)."""

@@ -51,8 +51,7 @@ class Served:
     def samples(self) -> list[Sample]:
         """All figures of `/metrics` at one moment."""
         with self.client() as client:
-            text = client.get("/metrics").text
-        return [sample for family in text_string_to_metric_families(text) for sample in family.samples]
+            return samples(client.get("/metrics").text)
 
     def rss(self) -> int:
         """Bytes that the process holds in memory."""
@@ -61,6 +60,11 @@ class Served:
     def open_files(self) -> int:
         """Files and connections that the process has open."""
         return len(list(Path(f"/proc/{self.process.pid}/fd").iterdir()))
+
+
+def samples(metrics: str) -> list[Sample]:
+    """The figures in what `/metrics` answered."""
+    return [sample for family in text_string_to_metric_families(metrics) for sample in family.samples]
 
 
 @contextmanager
