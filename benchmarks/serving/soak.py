@@ -111,4 +111,5 @@ def _redrawn(values: NDArray[np.float64], block: int) -> NDArray[np.float64]:
     block = min(block, n // 2)
     starts = np.random.default_rng(0).integers(0, n - block + 1, (DRAWS, -(-n // block)))
     places = (starts[:, :, None] + np.arange(block)).reshape(DRAWS, -1)[:, :n]
-    return values[places]
+    drawn: NDArray[np.float64] = values[places]
+    return drawn
