@@ -18,9 +18,11 @@ from latentrt.engines.size import parse_size
 
 from ..machine import figures_so_far, write_result
 from .calls import calls
+from .disconnect import disconnect
 from .overhead import overhead
 from .overload import overload
 from .short_request import short_request
+from .sigterm import sigterm
 from .soak import soak
 from .throughput import throughput
 
@@ -39,8 +41,13 @@ requests.""",
     "overhead": """Overhead: an engine that answers in closed form, what a further step takes by HTTP and in
 Pipeline.generate.""",
     "overload": "Overload: four times as many clients as there is room for, who ask again 0.25 s after a refusal.",
-    "soak": """Soak: three clients with 1 to 19 steps, one that goes away in the middle, one that sends what is no
-HTTP.""",
+    "sigterm": """SIGTERM: eight requests of 20 to 39 steps in flight, a server of its own each time; who asks
+afterwards has a new connection each time.""",
+    "disconnect": """Going away: beside another request, whose rows tell of each step whether both were in it; steps
+that ended after the connection was closed, the one under way among them.""",
+    "soak": """Soak: three clients with 1 to 19 steps; others that go away in the middle or from a stream, ask for more
+than there is time for, read a stream slowly, send what is no HTTP or no JSON, or nothing; the line through the second
+half of the memory, and its 95 % interval (blocks of 30 s, bootstrapped).""",
     "replicas": """Replicas: two on Ray Serve on this machine, with a thread each, and four clients; one is killed with
 -9, three times, after 15 s of load each.""",
 }
@@ -70,6 +77,8 @@ def main() -> None:
         "short": lambda: short_request(words.bundle, options, BODY, requests=40),
         "overhead": lambda: overhead(words.bundle, BODY, rounds=15),
         "overload": lambda: overload(words.bundle, options, BODY, seconds=30),
+        "sigterm": lambda: sigterm(words.bundle, options, BODY, repeats=10),
+        "disconnect": lambda: disconnect(words.bundle, options, BODY, repeats=30),
         "replicas": lambda: _replicas(words.bundle, words.engine),
         "soak": lambda: soak(words.bundle, options, BODY, words.minutes),
     }

@@ -12,9 +12,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx2
 from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
 
 from latentrt.engines.process_memory import resident_bytes
 
@@ -27,7 +29,15 @@ class Served:
     """A server that is ready: where it listens, and its process."""
 
     url: str
-    pid: int
+    process: subprocess.Popen[str]
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """For a client that speaks no HTTP, or little."""
+        place = urlsplit(self.url)
+        assert place.hostname is not None
+        assert place.port is not None
+        return place.hostname, place.port
 
     def client(self) -> httpx2.Client:
         """A connection of its own."""
@@ -35,14 +45,26 @@ class Served:
 
     def metric(self, name: str, **labels: str) -> float:
         """A figure of `/metrics`; 0 where it was never counted."""
+        samples = (one for one in self.samples() if one.name == name)
+        return sum(one.value for one in samples if labels.items() <= one.labels.items())
+
+    def samples(self) -> list[Sample]:
+        """All figures of `/metrics` at one moment."""
         with self.client() as client:
-            text = client.get("/metrics").text
-        samples = (sample for family in text_string_to_metric_families(text) for sample in family.samples)
-        return sum(one.value for one in samples if one.name == name and labels.items() <= one.labels.items())
+            return samples(client.get("/metrics").text)
 
     def rss(self) -> int:
         """Bytes that the process holds in memory."""
-        return resident_bytes(self.pid)
+        return resident_bytes(self.process.pid)
+
+    def open_files(self) -> int:
+        """Files and connections that the process has open."""
+        return len(list(Path(f"/proc/{self.process.pid}/fd").iterdir()))
+
+
+def samples(metrics: str) -> list[Sample]:
+    """The figures in what `/metrics` answered."""
+    return [sample for family in text_string_to_metric_families(metrics) for sample in family.samples]
 
 
 @contextmanager
@@ -56,7 +78,7 @@ def served(bundle: Path, *options: str) -> Iterator[Served]:
             if not first.startswith("{"):
                 raise SystemExit(f"the server did not start: {first}{process.stderr.read()}")
             threading.Thread(target=process.stderr.read, daemon=True).start()  # or the pipe would fill
-            server = Served(json.loads(first)["url"], process.pid)
+            server = Served(json.loads(first)["url"], process)
             _wait(server, process)
             yield server
         finally:

@@ -1,110 +1,115 @@
-"""Minutes of clients as they come: good ones, and some that vanish, are late, or send what is none; and memory."""
+"""Minutes of clients as they come: who was answered how, what is left in the server at the end, and its memory."""
 
 from __future__ import annotations
 
-import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import numpy as np
+from numpy.typing import NDArray
 
-from .load import LOST, ask
 from .served import Served, served
+from .soak_clients import KINDS, LOST, SECONDS, Kind, good
 
-GOOD, WARM = 3, 60.0  # clients; seconds until memory is looked at
 EVERY = 2.0  # seconds between two looks at the memory
-GARBAGE = (
-    b"\x16\x03\x01\x02\x00\x01\x00\r\n\r\n",
-    b"POST /v1/images/generations HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 9\r\n\r\n{",
-    b'POST /v1/images/generations HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 2\r\n\r\n{"',
-)
+BLOCK = 30.0  # seconds of memory that are drawn together: what is near in time is alike
+DRAWS = 2000
+_LEFT = ("latentrt_live_requests", "latentrt_live_pictures", "latentrt_queue_length")
+_STATUSES = ("500", "503", "504")
 
 
 def soak(bundle: Path, options: Sequence[str], body: Mapping[str, Any], minutes: float) -> dict[str, Any]:
-    """Serve for so long; returns what was answered, and how the server's memory went."""
-    answers: Counter[str] = Counter()
+    """Serve for so long; returns what each kind of client met with, what was left, and how the memory went."""
+    answers: dict[str, Counter[str]] = {name: Counter() for name in KINDS}
     sizes: list[tuple[float, int]] = []
-    with served(bundle, "--request-timeout", "20", *options) as server:
-        end = time.monotonic() + 60 * minutes
+    with served(bundle, "--request-timeout", f"{SECONDS:g}", *options) as server:
+        files, began = server.open_files(), time.monotonic()
+        end = began + 60 * minutes
         threads = [
-            threading.Thread(target=_repeat, args=(do, end))
-            for do in (*(_good(server, body, answers, number) for number in range(GOOD)), _vanishing(server, body))
+            threading.Thread(target=_repeat, args=(server, body, kind, answers[name], 100 * place + one, end))
+            for place, (name, kind) in enumerate(KINDS.items())
+            for one in range(kind.clients)
         ]
-        threads.append(threading.Thread(target=_repeat, args=(_garbage(server), end)))
         for thread in threads:
             thread.start()
         while time.monotonic() < end:
-            sizes.append((time.monotonic(), server.rss()))
+            sizes.append((time.monotonic() - began, server.rss()))
             time.sleep(EVERY)
         for thread in threads:
             thread.join()
-        left = server.metric("latentrt_live_pictures") + server.metric("latentrt_queue_length")
-        failed = {name: server.metric("latentrt_http_answers_total", status=name) for name in ("500", "503", "504")}
+        left = _left(server)
+        statuses = {name: server.metric("latentrt_http_answers_total", status=name) for name in _STATUSES}
+        outcomes = {one.labels["outcome"]: one.value for one in server.samples() if one.name == _OUTCOMES}
+        more_files = server.open_files() - files
+        last = good(server, body, np.random.default_rng(0))
     return {
         "minutes": minutes,
-        "answers": dict(answers),
-        "lost": answers[str(LOST)],
-        "answered 5xx": failed,
+        "asked": sum(sum(some.values()) for some in answers.values()),
+        "answers": {name: dict(some) for name, some in answers.items()},
+        "lost": sum(some[LOST] for some in answers.values()),
+        "unexpected": sum(
+            count for name, some in answers.items() for how, count in some.items() if how not in KINDS[name].expected
+        ),
+        "answered 5xx": statuses,
+        "requests by outcome": outcomes,
         "left in the server": left,
-        "memory": _slope(sizes),
+        "open files more than at the beginning": more_files,
+        "a picture at the end": last,
+        "memory": memory_line(sizes),
+        "samples, s and bytes": sizes,
     }
 
 
-def _repeat(do: Callable[[], None], end: float) -> None:
+_OUTCOMES = "latentrt_request_seconds_count"
+
+
+def _repeat(server: Served, body: Mapping[str, Any], kind: Kind, answers: Counter[str], seed: int, end: float) -> None:
+    numbers = np.random.default_rng(seed)
     while time.monotonic() < end:
-        do()
+        try:
+            how = kind.ask(server, body, numbers)
+        except OSError:  # no connection, or it broke in the middle
+            how = LOST
+        answers[how] += 1  # several threads, one counter: the interpreter's lock is between
 
 
-def _good(server: Served, body: Mapping[str, Any], answers: Counter[str], number: int) -> Callable[[], None]:
-    """Steps, sizes and seeds of all kinds."""
-    generator = np.random.default_rng(number)
-
-    def do() -> None:
-        wanted = {"num_inference_steps": int(generator.integers(1, 20)), "seed": int(generator.integers(2**31))}
-        with server.client() as client:
-            answers[str(ask(client, {**body, **wanted}).status)] += 1
-
-    return do
+def _left(server: Served) -> dict[str, float]:
+    """What the server holds when every client is gone; it may take a moment to hear of the last."""
+    for _ in range(100):
+        left = {name: server.metric(name) for name in _LEFT}
+        if not any(left.values()):
+            break
+        time.sleep(0.1)
+    return left
 
 
-def _vanishing(server: Served, body: Mapping[str, Any]) -> Callable[[], None]:
-    """Goes away in the middle."""
+def memory_line(sizes: Sequence[tuple[float, int]]) -> dict[str, Any]:
+    """The line of least squares through the second half of (seconds, bytes), in MB a minute, with its 95 % interval.
 
-    def do() -> None:
-        with server.client() as client:
-            client.timeout = 0.3
-            ask(client, {**body, "num_inference_steps": 50})
-
-    return do
-
-
-def _garbage(server: Served) -> Callable[[], None]:
-    place = urlsplit(server.url)
-    numbers = np.random.default_rng(9)
-
-    def do() -> None:
-        with socket.create_connection((place.hostname, place.port), timeout=5) as connection:
-            connection.sendall(GARBAGE[numbers.integers(len(GARBAGE))])
-            time.sleep(0.2)
-
-    return do
+    The interval is that of a moving block bootstrap of what is left beside the line.
+    """
+    seconds, size = np.array(sizes, np.float64).T
+    late = seconds >= seconds[-1] / 2
+    x, y = seconds[late] / 60, size[late] / 1e6
+    told = {"MB at half time": round(float(y[0]), 1), "MB at the end": round(float(y[-1]), 1)}
+    if len(x) < 4:
+        return {**told, "MB a minute": 0.0, "95 %": [0.0, 0.0]}
+    slope, offset = np.polyfit(x, y, 1)
+    line = slope * x + offset
+    slopes = [np.polyfit(x, line + beside, 1)[0] for beside in _redrawn(y - line, int(BLOCK / EVERY))]
+    interval = [round(float(value), 3) for value in np.percentile(slopes, (2.5, 97.5))]
+    return {**told, "MB a minute": round(float(slope), 3), "95 %": interval}
 
 
-def _slope(sizes: Sequence[tuple[float, int]]) -> dict[str, Any]:
-    """The line through the memory once it is warm, MB a minute, and how sure that is (two standard errors)."""
-    start = sizes[0][0]
-    times, bytes_ = np.array([(at - start, size) for at, size in sizes if at - start >= WARM] or sizes, float).T
-    if len(times) < 3:
-        return {"MB at the end": round(bytes_[-1] / 1e6, 1)}
-    (slope, _), covariance = np.polyfit(times / 60, bytes_ / 1e6, 1, cov=True)
-    return {
-        "MB when warm": round(bytes_[0] / 1e6, 1),
-        "MB at the end": round(bytes_[-1] / 1e6, 1),
-        "MB a minute": round(float(slope), 3),
-        "give or take": round(2 * float(np.sqrt(covariance[0, 0])), 3),
-    }
+def _redrawn(values: NDArray[np.float64], block: int) -> NDArray[np.float64]:
+    """So many series as long as this one, of blocks of it: (DRAWS, n)."""
+    n = len(values)
+    block = min(block, n // 2)
+    starts = np.random.default_rng(0).integers(0, n - block + 1, (DRAWS, -(-n // block)))
+    places = (starts[:, :, None] + np.arange(block)).reshape(DRAWS, -1)[:, :n]
+    drawn: NDArray[np.float64] = values[places]
+    return drawn

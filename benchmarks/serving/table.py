@@ -47,10 +47,27 @@ def _overload(found: dict[str, Any]) -> tuple[str, ...]:
     return (f"{found['clients']} clients, four times the room: p99", "refused within 50 ms, none lost", words)
 
 
+def _sigterm(found: dict[str, Any]) -> tuple[str, ...]:
+    finished, seconds = f"{found['finished']} of {found['in flight']} finished", found["s to exit"]
+    statuses = ", ".join(f"{status} ({count})" for status, count in found["exit statuses"].items())
+    later = ", ".join(f"{status} ({count})" for status, count in found["asked after it"].items()) or "none came"
+    words = (
+        f"{finished}; exit {statuses} after {seconds['median']:.1f} s, at most {seconds['most']:.1f}; later: {later}"
+    )
+    return (f"SIGTERM with 8 requests in flight, {found['runs']} times", "all finished, exit 0, later ones 503", words)
+
+
+def _disconnect(found: dict[str, Any]) -> tuple[str, ...]:
+    steps = ", ".join(f"{steps} ({count})" for steps, count in found["steps until its rows are free"].items())
+    return (f"{found['clients']} clients that go away: steps until their rows are free", "at most 1", steps)
+
+
 def _soak(found: dict[str, Any]) -> tuple[str, ...]:
-    memory = found["memory"]
-    slope = f"{memory['MB a minute']:+.2f} ± {memory['give or take']:.2f} MB a minute"
-    return (f"soak of {found['minutes']:g} minutes", "none lost, memory level", f"{found['lost']} lost, {slope}")
+    memory, left = found["memory"], sum(found["left in the server"].values())
+    low, high = memory["95 %"]
+    slope = f"{memory['MB a minute']:+.3f} MB a minute ({low:+.3f} to {high:+.3f})"
+    words = f"{found['lost']} lost of {found['asked']}, {found['unexpected']} answered otherwise, {left} left; {slope}"
+    return (f"soak of {found['minutes']:g} minutes", "none lost, none left, memory level", words)
 
 
 def _replicas(found: dict[str, Any]) -> tuple[str, ...]:
@@ -62,4 +79,12 @@ def _replicas(found: dict[str, Any]) -> tuple[str, ...]:
     return ("one of two Ray replicas killed with -9 under load", "stated", words)
 
 
-_HELD = {"short": _short, "overhead": _overhead, "overload": _overload, "soak": _soak, "replicas": _replicas}
+_HELD = {
+    "short": _short,
+    "overhead": _overhead,
+    "overload": _overload,
+    "sigterm": _sigterm,
+    "disconnect": _disconnect,
+    "soak": _soak,
+    "replicas": _replicas,
+}

@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 
 from latentrt.engines.errors import InputError, unknown_name
 
+from .limits import check_count
 from .picture_files import Picture
 from .seed_by_lot import seed_by_lot
+from .settings import ServeSettings
 
 Tensor: TypeAlias = tuple[str, list[Any]]  # its datatype and its values, flat; BYTES are `bytes`
 
@@ -48,16 +50,18 @@ OUTPUTS: dict[str, tuple[Any, list[int]]] = {
 }
 
 
-def orders_of(tensors: Mapping[str, Tensor]) -> list[dict[str, Any]]:
+def orders_of(tensors: Mapping[str, Tensor], settings: ServeSettings) -> list[dict[str, Any]]:
     """One order for each prompt.
 
     Raises:
-        InputError: no prompt, an input of another name or type, or as many values as fit no number of prompts.
+        InputError: no prompt, more than this server takes, an input of another name or type, or as many values as fit
+            no number of prompts.
     """
     columns = {name: _values(name, tensor) for name, tensor in tensors.items()}
     if not columns.get("prompt"):
         raise InputError(f"inputs: there is no prompt; the inputs are {', '.join(INPUTS)}")
     count = len(columns["prompt"])
+    check_count(count, settings)  # a body has room for a quarter of a million
     seeds = columns.pop("seed", None) or [seed_by_lot()]
     columns["seed"] = [seeds[0] + i for i in range(count)] if len(seeds) == 1 else seeds
     for name, values in columns.items():

@@ -19,9 +19,7 @@ def check_orders(orders: Sequence[Mapping[str, Any]], settings: ServeSettings, m
     Raises:
         InputError: names what is too much, what this server takes, and what came.
     """
-    most = min(settings.max_images, settings.capacity)
-    if not 1 <= len(orders) <= most:
-        raise InputError(f"n is a number of pictures from 1 to {most} on this server; got {len(orders)}")
+    check_count(len(orders), settings)
     for order in orders:
         for name in ("prompt", "negative_prompt"):
             _check("characters", name, len(order.get(name) or ""), settings.max_prompt_chars)
@@ -32,6 +30,17 @@ def check_orders(orders: Sequence[Mapping[str, Any]], settings: ServeSettings, m
         if isinstance(scale, int | float) and scale > MAX_GUIDANCE:
             raise InputError(f"guidance_scale is at most {MAX_GUIDANCE:g} on this server; got {scale!r}")
         _check_pixels(order, settings, manifest)
+
+
+def check_count(count: int, settings: ServeSettings) -> None:
+    """Check the number of pictures alone, for whoever would have to make an order for each first.
+
+    Raises:
+        InputError: says how many this server takes.
+    """
+    most = min(settings.max_images, settings.capacity)
+    if not 1 <= count <= most:
+        raise InputError(f"n is a number of pictures from 1 to {most} on this server; got {count}")
 
 
 def _check(unit: str, name: str, value: object, most: int) -> None:

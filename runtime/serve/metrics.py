@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
@@ -23,6 +21,7 @@ class Metrics:
         self.ready = Gauge("latentrt_ready", "1 while the engines are open and passed their probe.", registry=registry)
         self.waiting = Gauge("latentrt_queue_length", "Pictures that wait for their first step.", registry=registry)
         self.live = Gauge("latentrt_live_pictures", "Pictures with a step behind them.", registry=registry)
+        self.requests = Gauge("latentrt_live_requests", "Requests that have no answer yet.", registry=registry)
         self.busy = Gauge(
             "latentrt_busy_seconds", "How long the engines' work under way has taken; 0 if none is.", registry=registry
         )
@@ -48,12 +47,6 @@ class Metrics:
         self.rejected = Counter("latentrt_rejected", "Requests not taken in, by reason.", ["reason"], registry=registry)
         self.opened = Counter("latentrt_opened", "How often the engines were opened.", registry=registry)
         self.answers = Counter("latentrt_http_answers", "HTTP answers by status.", ["status"], registry=registry)
-
-    def read(self, waiting: Callable[[], float], live: Callable[[], float], busy: Callable[[], float]) -> None:
-        """Ask these whenever the figures are asked for."""
-        self.waiting.set_function(waiting)
-        self.live.set_function(live)
-        self.busy.set_function(busy)
 
     def turned(self, turn: Turn) -> None:
         """Count a piece of work; in the thread that did it."""

@@ -56,7 +56,10 @@ class Service:
         self.settings, self.manifest = settings, bundle.manifest
         self.model_name = settings.model_name or bundle.root.resolve().name
         self.metrics = Metrics()
-        self.metrics.read(lambda: self.waiting, lambda: self.begun, lambda: self.busy_seconds)
+        self.metrics.waiting.set_function(lambda: self.waiting)  # asked for whenever the figures are
+        self.metrics.live.set_function(lambda: self.begun)
+        self.metrics.requests.set_function(lambda: len(self.tickets))
+        self.metrics.busy.set_function(lambda: self.busy_seconds)
         self.tickets: dict[str, Ticket] = {}
         self.draining = False
         self.failure: BaseException | None = None

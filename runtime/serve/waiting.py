@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from starlette.requests import Request
+from starlette.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from .picture_files import QUALITY, OutputFormat, Picture
 from .ticket import Ticket
@@ -29,6 +31,21 @@ async def watched(request: Request, ticket: Ticket) -> AsyncIterator[None]:
     finally:
         watch.cancel()
         ticket.cancel()
+
+
+class EventStream(StreamingResponse):
+    """Server-sent events of a ticket. However the answer ends, be it before the first event, the ticket does too."""
+
+    def __init__(self, ticket: Ticket, events: AsyncIterator[bytes]) -> None:
+        super().__init__(events, media_type="text/event-stream")
+        self._ticket = ticket
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send what comes."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._ticket.cancel()
 
 
 async def _cancel_when_gone(request: Request, ticket: Ticket) -> None:

@@ -98,7 +98,7 @@ def _model_routes(service: Service) -> APIRouter:
         """Draw a picture for each prompt. An input of one value holds for all, and one seed counts up."""
         asked, tensors = read_request(await request.body(), request.headers.get(HEADER_LENGTH))
         wanted = _wanted(asked)
-        ticket = service.submit(orders_of(tensors))
+        ticket = service.submit(orders_of(tensors, service.settings))
         pictures = await drawn(request, ticket)
         outputs = await service.pool.run(partial(tensors_of, pictures, wanted))
         body, length = await asyncio.to_thread(written, service.model_name, asked, outputs)

@@ -8,7 +8,6 @@ from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import StreamingResponse
 from PIL.Image import Image
 from starlette.exceptions import HTTPException
 
@@ -20,7 +19,7 @@ from ..seed_by_lot import seed_by_lot
 from ..service import Service
 from ..streaming import base64_text, event
 from ..ticket import Ticket
-from ..waiting import drawn, watched
+from ..waiting import EventStream, drawn, watched
 from .openai_schema import ImageAnswer, ImageData, ImageRequest, Model, Models, OpenAIError
 
 ERRORS: dict[int | str, dict[str, Any]] = {
@@ -69,7 +68,7 @@ def router(service: Service) -> APIRouter:
         previews = bool(asked.stream and asked.partial_images)
         ticket = service.submit(asked.orders(seed), previews=previews)
         if asked.stream:
-            return StreamingResponse(_events(request, ticket, asked), media_type="text/event-stream")
+            return EventStream(ticket, _events(request, ticket, asked))
         pictures = await drawn(request, ticket, asked.file_format, asked.file_quality)
         body = await service.pool.run(partial(_answer, asked, pictures))
         return Response(body, media_type="application/json")

@@ -22,7 +22,7 @@ from ..seed_by_lot import seed_by_lot
 from ..service import Service
 from ..streaming import base64_text, event
 from ..ticket import Progress, Ticket
-from ..waiting import watched
+from ..waiting import EventStream, watched
 
 FOLDER = Path(__file__).parents[1] / "page"
 FILES = {
@@ -104,14 +104,14 @@ def router(service: Service) -> APIRouter:
         response_class=StreamingResponse,
         responses={200: {"content": {"text/event-stream": {"schema": EVENT}}}},
     )
-    async def picture(request: Request, asked: PictureRequest) -> StreamingResponse:
+    async def picture(request: Request, asked: PictureRequest) -> EventStream:
         """Draw a picture, and tell of each step as a server-sent event; going away cancels it.
 
         `progress` has `step`, `steps` and a `preview` (JPEG in base64, or null). The last is `picture` with `png`
         (base64), `facts`, `seed` and `flagged`, or `error` with problem details.
         """
         ticket = service.submit([asked.order()], previews=True)
-        return StreamingResponse(_events(service, request, ticket), media_type="text/event-stream")
+        return EventStream(ticket, _events(service, request, ticket))
 
     return routes
 

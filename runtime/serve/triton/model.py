@@ -66,7 +66,7 @@ class TritonPythonModel:
         REQUEST_ID.set(request_id(exchange.id.encode()))
         service = self._host.service
         try:
-            ticket = service.submit(orders_of(exchange.tensors))
+            ticket = service.submit(orders_of(exchange.tensors, service.settings))
             pictures = await _drawn(ticket, exchange)
             outputs = await service.pool.run(partial(tensors_of, pictures, exchange.wanted))
             await service.pool.run(partial(exchange.answer, outputs))

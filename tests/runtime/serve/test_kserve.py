@@ -10,9 +10,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from latentrt.runtime.serve.routes.kserve_orders import orders_of
 from PIL import Image
 
 from latentrt import Pipeline
+from latentrt.engines.errors import InputError
+from latentrt.runtime.serve.settings import ServeSettings
 from support.serving import Running, Unet
 
 triton = pytest.importorskip("tritonclient.http", reason="tritonclient[http] is not installed")
@@ -132,6 +135,12 @@ def test_the_client_reads_our_errors(client: Any, unet: Unet) -> None:
     with pytest.raises(triton.InferenceServerException, match="NaN or infinity") as caught:
         client.infer("demo", inputs(prompt=("BYTES", [b"a star"])))
     assert caught.value.status() == "500"
+
+
+def test_the_number_of_prompts_is_checked_before_all_that_is_of_their_number() -> None:
+    tensors: dict[str, tuple[str, list[Any]]] = {"prompt": ("BYTES", [b""] * 250_000), "seed": ("UINT64", [1, 2])}
+    with pytest.raises(InputError, match="from 1 to 10 on this server; got 250000"):
+        orders_of(tensors, ServeSettings())
 
 
 def tensor(**changes: Any) -> dict[str, Any]:

@@ -96,6 +96,29 @@ def test_a_client_that_goes_away_frees_its_rows(running: Running, unet: Unet, st
     assert running.metric("latentrt_request_seconds_count", outcome="cancelled") == 1
 
 
+def test_a_client_that_goes_away_before_its_stream_begins_frees_its_rows_too(running: Running, unet: Unet) -> None:
+    body = json.dumps({"prompt": "a star", "num_inference_steps": 50, "stream": True}).encode()
+    sent = [{"type": "http.request", "body": body, "more_body": False}]
+    headers = [(b"host", b"x"), (b"content-type", b"application/json")]
+    path = {"path": GENERATIONS, "raw_path": GENERATIONS.encode(), "query_string": b"", "root_path": ""}
+    scope = {"type": "http", "method": "POST", "http_version": "1.1", "scheme": "http", "headers": headers, **path}
+
+    async def receive() -> dict[str, Any]:
+        return sent.pop() if sent else {"type": "http.disconnect"}
+
+    async def send(_: object) -> None:
+        await asyncio.sleep(10)  # the connection is still full of another answer
+
+    async def asked() -> int:
+        await running.server.config.loaded_app(scope, receive, send)
+        return len(running.service.tickets)
+
+    unet.shut()
+    assert running.server.loop is not None
+    assert asyncio.run_coroutine_threadsafe(asked(), running.server.loop).result(60) == 0
+    unet.gate.set()
+
+
 def test_a_request_that_takes_too_long_is_answered_504_and_frees_its_rows(demo_bundle: Path, unet: Unet) -> None:
     with serving(demo_bundle, unet.opening(demo_bundle), request_timeout=0.5) as running:
         unet.shut()
