@@ -68,7 +68,7 @@ def router(service: Service) -> APIRouter:
         previews = bool(asked.stream and asked.partial_images)
         ticket = service.submit(asked.orders(seed), previews=previews)
         if asked.stream:
-            return EventStream(ticket, _events(request, ticket, asked))
+            return EventStream(ticket, _events(service, request, ticket, asked))
         pictures = await drawn(request, ticket, asked.file_format, asked.file_quality)
         body = await service.pool.run(partial(_answer, asked, pictures))
         return Response(body, media_type="application/json")
@@ -89,10 +89,10 @@ def _answer(asked: ImageRequest, pictures: list[Picture]) -> bytes:
     return answer.model_dump_json().encode()
 
 
-async def _events(request: Request, ticket: Ticket, asked: ImageRequest) -> AsyncIterator[bytes]:
+async def _events(service: Service, request: Request, ticket: Ticket, asked: ImageRequest) -> AsyncIterator[bytes]:
     async with watched(request, ticket):
         try:
-            async for preview in _previews(ticket, asked):
+            async for preview in _previews(service, ticket, asked):
                 yield preview
             [picture] = await ticket.pictures(asked.file_format, asked.file_quality)
         except LatentrtError as error:  # the answer's status was sent long ago
@@ -104,7 +104,7 @@ async def _events(request: Request, ticket: Ticket, asked: ImageRequest) -> Asyn
         yield _event("image_generation.completed", _picture(asked, picture.image, picture.data) | facts)
 
 
-async def _previews(ticket: Ticket, asked: ImageRequest) -> AsyncIterator[bytes]:
+async def _previews(service: Service, ticket: Ticket, asked: ImageRequest) -> AsyncIterator[bytes]:
     """As many previews as were asked for, evenly over the steps; fewer where steps passed too fast to be told."""
     wanted, told = asked.partial_images or 0, 0
     if not wanted:
@@ -113,7 +113,7 @@ async def _previews(ticket: Ticket, asked: ImageRequest) -> AsyncIterator[bytes]
         due = (wanted + 1) * progress.step // progress.steps
         if progress.preview is None or progress.step == progress.steps or due <= told or told == wanted:
             continue
-        file = encoded(progress.preview, asked.file_format, asked.file_quality)
+        file = await service.pool.run(partial(encoded, progress.preview, asked.file_format, asked.file_quality))
         picture = _picture(asked, progress.preview, file)
         yield _event("image_generation.partial_image", picture | {"partial_image_index": told})
         told += 1

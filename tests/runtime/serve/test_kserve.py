@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from latentrt.runtime.serve.routes.kserve_orders import orders_of
 from PIL import Image
 
 from latentrt import Pipeline
 from latentrt.engines.errors import InputError
+from latentrt.runtime.serve.inference_tensors import orders_of
 from latentrt.runtime.serve.settings import ServeSettings
 from support.serving import Running, Unet
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from PIL import Image
 
 from latentrt import Pipeline
 from latentrt.runtime.picture import read_facts
+from latentrt.runtime.serve import picture_files
+from latentrt.runtime.serve.routes import openai as openai_routes
 from support.serving import Running, Unet, serving
 
 
@@ -106,6 +109,13 @@ def test_a_stream_shows_partial_images_on_the_way(
     client: openai.OpenAI, running: Running, unet: Unet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(running.service, "preview", lambda denoised: Image.new("RGB", denoised.shape[1:]))
+    encoders = set()
+
+    def encoded(*arguments: Any) -> bytes:
+        encoders.add(threading.current_thread().name.rsplit("_")[0])
+        return picture_files.encoded(*arguments)
+
+    monkeypatch.setattr(openai_routes, "encoded", encoded)
     unet.pause = 0.05  # the fake UNet is done before anybody looks
     fields = {"num_inference_steps": 9}
     *partial, last = client.images.generate(prompt="a star", stream=True, partial_images=2, extra_body=fields)
@@ -115,6 +125,7 @@ def test_a_stream_shows_partial_images_on_the_way(
         assert event.partial_image_index == place
         assert opened(event.b64_json).size == (16, 16)
     assert 0 < len(partial) <= 2
+    assert encoders == {"latentrt-encoding"}  # the event loop has others to answer
 
 
 def test_an_error_within_a_stream_is_raised_by_the_client(client: openai.OpenAI, unet: Unet) -> None:
