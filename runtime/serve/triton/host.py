@@ -62,5 +62,5 @@ class Host:
 
     async def _closed(self) -> None:
         await self.service.drain()
-        await asyncio.gather(*self._answers)
+        await asyncio.gather(*self._answers, return_exceptions=True)  # one that could not be sent keeps no other
         await self.service.close()
