@@ -50,7 +50,7 @@ def unet() -> Unet:
 @pytest.fixture
 def model(demo_bundle: Path, unet: Unet, monkeypatch: pytest.MonkeyPatch) -> Iterator[TritonPythonModel]:
     opened = unet.opening(demo_bundle)
-    monkeypatch.setattr(Parameters, "open_pipeline", lambda *_: opened())
+    monkeypatch.setattr(Parameters, "opening", lambda *_: opened)
     instance = TritonPythonModel()
     instance.initialize(arguments(demo_bundle))
     unet.rows.clear()
@@ -156,7 +156,7 @@ def test_nan_is_an_error_and_no_picture(model: TritonPythonModel, unet: Unet) ->
 
 def test_finalize_finishes_what_is_under_way(demo_bundle: Path, unet: Unet, monkeypatch: pytest.MonkeyPatch) -> None:
     opened = unet.opening(demo_bundle)
-    monkeypatch.setattr(Parameters, "open_pipeline", lambda *_: opened())
+    monkeypatch.setattr(Parameters, "opening", lambda *_: opened)
     instance = TritonPythonModel()
     instance.initialize(arguments(demo_bundle))
     unet.shut()
