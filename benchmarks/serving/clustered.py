@@ -81,7 +81,8 @@ def cluster(cpus: int) -> Iterator[Cluster]:
         serve.start(http_options={"host": "127.0.0.1", "port": port})
         yield Cluster(port, metrics_port)
     finally:
-        serve.shutdown()
+        if ray.is_initialized():  # else this would start another Ray
+            serve.shutdown()
         ray.shutdown()
         shutil.rmtree(folder, ignore_errors=True)
         for name, value in before.items():
