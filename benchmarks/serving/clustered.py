@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import socket
 import tempfile
@@ -20,8 +21,8 @@ from latentrt.runtime.serve.ray_app import app
 
 APPLICATION = "latentrt"
 OBJECT_STORE = 80 * 2**20  # bytes: requests and pictures are small
-# no statistics to anyone; no token in the home folder, as nothing listens but on loopback
-ENVIRONMENT = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled"}
+# no statistics to anyone; Ray listens on every address, asks for a token, and would else leave one in the home folder
+ENVIRONMENT = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
 _REPLICA = f"ray::ServeReplica:{APPLICATION}:"
 _PATIENCE = 600.0  # seconds: full-size engines open, pictures wait
 
@@ -74,14 +75,14 @@ def cluster(cpus: int) -> Iterator[Cluster]:
             object_store_memory=OBJECT_STORE,
             logging_level="WARNING",
             log_to_driver=False,
-            _node_ip_address="127.0.0.1",
             _temp_dir=folder,
             _metrics_export_port=metrics_port,
         )
         serve.start(http_options={"host": "127.0.0.1", "port": port})
         yield Cluster(port, metrics_port)
     finally:
-        serve.shutdown()
+        if ray.is_initialized():  # else this would start another Ray
+            serve.shutdown()
         ray.shutdown()
         shutil.rmtree(folder, ignore_errors=True)
         for name, value in before.items():
