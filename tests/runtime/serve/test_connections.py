@@ -64,14 +64,11 @@ def test_a_byte_now_and_then_buys_no_time(hasty: Running) -> None:
 def test_after_an_answer_a_head_has_the_same_time(hasty: Running) -> None:
     whole = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
     with connect(hasty, whole) as kept:
-        answer = b""
-        while not answer.endswith(b"}"):  # head and body may come apart
-            more = kept.recv(65536)
-            assert more, answer
-            answer += more
-        assert answer.startswith(b"HTTP/1.1 200")
+        answer = kept.recv(65536)
         kept.sendall(whole[:20])
-        assert kept.recv(65536) == b""
+        while more := kept.recv(65536):  # until it is closed
+            answer += more
+    assert answer.count(b"HTTP/1.1 ") == answer.count(b"HTTP/1.1 200") == 1
 
 
 def test_a_body_that_drips_after_its_answer_was_sent_is_not_listened_to_for_ever(hasty: Running) -> None:
