@@ -5,12 +5,13 @@ PyTorch is imported by the fixtures that need it, so that the engines' tests alo
 
 from __future__ import annotations
 
-import os
 import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+
+from support.made_once import made_once
 
 if TYPE_CHECKING:
     from latentrt.export.source import SourceModel
@@ -32,18 +33,12 @@ def demo_model() -> SourceModel:
 
 @pytest.fixture(scope="session")
 def demo_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The demo checkpoint as `latentrt export` writes it. Tests copy it before they change anything.
-
-    The processes of pytest-xdist share it: the first that needs it exports it, the others wait.
-    """
-    from filelock import FileLock
-
+    """The demo checkpoint as `latentrt export` writes it. Tests copy it before they change anything."""
     from latentrt.benchmarks.demo_model import CHECKPOINT, VAES
     from latentrt.export.export import export_bundle
 
-    own = tmp_path_factory.getbasetemp()
-    bundle = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "demo-bundle"
-    with FileLock(f"{bundle}.lock"):
-        if not bundle.exists():
-            export_bundle(CHECKPOINT / "demo.safetensors", bundle, vaes=VAES)
-    return bundle
+    return made_once(
+        tmp_path_factory,
+        "demo-bundle",
+        lambda folder: export_bundle(CHECKPOINT / "demo.safetensors", folder, vaes=VAES),
+    )

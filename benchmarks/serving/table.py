@@ -63,7 +63,7 @@ def _disconnect(found: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _soak(found: dict[str, Any]) -> tuple[str, ...]:
-    memory, left = found["memory"], sum(found["left in the server"].values())
+    memory, left = found["memory"], int(sum(found["left in the server"].values()))
     low, high = memory["95 %"]
     slope = f"{memory['MB a minute']:+.3f} MB a minute ({low:+.3f} to {high:+.3f})"
     words = f"{found['lost']} lost of {found['asked']}, {found['unexpected']} answered otherwise, {left} left; {slope}"

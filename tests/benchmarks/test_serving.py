@@ -31,6 +31,7 @@ def test_under_overload_everybody_is_answered(demo_bundle: Path) -> None:
     assert "four times the room" in TABLES["serving"]({"overload": found})
 
 
+@pytest.mark.full  # a client that sends nothing is borne with for ten seconds
 def test_a_soak_ends_with_nothing_left(demo_bundle: Path) -> None:
     found = soak(demo_bundle, FAKE, BODY, minutes=0.06)
     assert (found["lost"], found["unexpected"]) == (0, 0), found["answers"]

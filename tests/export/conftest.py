@@ -17,6 +17,7 @@ from latentrt.export.demo.pack import pack_demo
 from latentrt.export.source import SourceModel, load_source
 from latentrt.export.vocabulary import clip_tokenizer
 from support.checkpoints import tiny
+from support.made_once import made_once
 
 WIDTH = 32
 
@@ -101,6 +102,5 @@ def tiny_model(tiny_source: Path) -> SourceModel:
 
 @pytest.fixture(scope="session")
 def tiny_bundle(tiny_model: SourceModel, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    folder = tmp_path_factory.mktemp("tiny-bundle") / "bundle"
-    write_bundle(tiny_model, folder)
-    return Bundle.open(folder)
+    """The same weights in each process, so that one bundle serves all."""
+    return Bundle.open(made_once(tmp_path_factory, "tiny-bundle", lambda folder: write_bundle(tiny_model, folder)))
