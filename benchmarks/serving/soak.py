@@ -24,15 +24,14 @@ _STATUSES = ("500", "503", "504")
 
 def soak(bundle: Path, options: Sequence[str], body: Mapping[str, Any], minutes: float) -> dict[str, Any]:
     """Serve for so long; returns what each kind of client met with, what was left, and how the memory went."""
-    answers: dict[str, Counter[str]] = {name: Counter() for name in KINDS}
+    asked = [(name, kind, Counter[str]()) for name, kind in KINDS.items() for _ in range(kind.clients)]
     sizes: list[tuple[float, int]] = []
     with served(bundle, "--request-timeout", f"{SECONDS:g}", *options) as server:
         files, began = server.open_files(), time.monotonic()
         end = began + 60 * minutes
         threads = [
-            threading.Thread(target=_repeat, args=(server, body, kind, answers[name], 100 * place + one, end))
-            for place, (name, kind) in enumerate(KINDS.items())
-            for one in range(kind.clients)
+            threading.Thread(target=_repeat, args=(server, body, kind, answers, seed, end))
+            for seed, (_, kind, answers) in enumerate(asked)
         ]
         for thread in threads:
             thread.start()
@@ -46,6 +45,7 @@ def soak(bundle: Path, options: Sequence[str], body: Mapping[str, Any], minutes:
         outcomes = {one.labels["outcome"]: one.value for one in server.samples() if one.name == _OUTCOMES}
         more_files = server.open_files() - files
         last = good(server, body, np.random.default_rng(0))
+    answers = {name: sum((one for kind, _, one in asked if kind == name), Counter[str]()) for name in KINDS}
     return {
         "minutes": minutes,
         "asked": sum(sum(some.values()) for some in answers.values()),
@@ -74,7 +74,7 @@ def _repeat(server: Served, body: Mapping[str, Any], kind: Kind, answers: Counte
             how = kind.ask(server, body, numbers)
         except OSError:  # no connection, or it broke in the middle
             how = LOST
-        answers[how] += 1  # several threads, one counter: the interpreter's lock is between
+        answers[how] += 1
 
 
 def _left(server: Served) -> dict[str, float]:

@@ -9,15 +9,13 @@ from typing import Annotated, Any, Self
 import msgspec
 
 from latentrt.engines.auto import AUTO
-from latentrt.engines.backend import DEFAULT, ON_GPU, backend_names
+from latentrt.engines.backend import ON_GPU, backend_names
 from latentrt.engines.bundle import Bundle
-from latentrt.engines.choice import Wanted
 from latentrt.engines.errors import InputError, unknown_name
-from latentrt.engines.manifest import Precision
-from latentrt.engines.memory_words import parse_memory
 
 from ..pipeline import MAX_ROWS
 from .api_keys import read_api_keys
+from .arguments import ServeArguments
 from .opening import Opening
 from .server import SENDING_SECONDS
 from .service import NOT_READY_SECONDS
@@ -32,7 +30,7 @@ _Seconds = Annotated[float, msgspec.Meta(gt=0)]
 _Words = list[str] | str  # a list, or on a command line words with commas between
 
 
-class RayArguments(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class RayArguments(ServeArguments, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The arguments of the application, by name.
 
     Those that are not told of here are the options of `latentrt serve` of the same name, and are each replica's.
@@ -50,27 +48,13 @@ class RayArguments(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         health_check_timeout: seconds until a check has failed: more than a step of a full call takes.
     """
 
-    bundle: str
-    engine: str = DEFAULT
-    precision: Precision | None = None
-    engine_dir: str | None = None
-    allow_unverified: bool = False
-    safety_checker: bool = True
     embedding: _Words = ""
     tile: _Count | None = None
-    memory: str | None = None
     max_rows: _Count = MAX_ROWS
-    max_queue: int = 64
     max_per_key: int | None = None
-    request_timeout: float = 120.0
-    stall_timeout: float | None = None
     grace: float | None = None
     api_key_file: str | None = None
     allowed_hosts: _Words | None = None
-    max_pixels: int = 1024 * 1024
-    max_steps: int = 150
-    max_images: int = 10
-    max_prompt_chars: int = 4000
     max_body_bytes: int = 2**20
     model_name: str | None = None
     previews: bool = True
@@ -122,36 +106,19 @@ class RayArguments(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
     def opening(self) -> Opening:
         """How a replica opens its pipeline: on the GPU that Ray gave it, or in its share of the processor."""
-        return Opening(
-            path=Path(self.bundle),
-            wanted=Wanted(
-                engine=self.engine,
-                precision=self.precision,
-                allow_unverified=self.allow_unverified,
-                threads=max(1, int(self.num_cpus)),
-            ),
-            engine_dir=None if self.engine_dir is None else Path(self.engine_dir),
-            safety_checker=self.safety_checker,
-            tile=self.tile,
-            memory=None if self.memory is None else parse_memory(self.memory),
-            max_rows=self.max_rows,
+        return self.opening_of(
+            Path(self.bundle),
+            None if self.engine_dir is None else Path(self.engine_dir),
+            threads=max(1, int(self.num_cpus)),
             embeddings=_words(self.embedding),
         )
 
     def settings(self) -> ServeSettings:
         """The limits of one replica."""
         hosts = LOOPBACK if self.allowed_hosts is None else frozenset(map(str.lower, _words(self.allowed_hosts)))
-        return ServeSettings(
-            max_rows=self.max_rows,
-            max_queue=self.max_queue,
+        return self.limits(
             max_per_key=self.max_per_key,
-            request_timeout=self.request_timeout,
-            stall_timeout=self.stall_timeout,
             grace=self.grace,
-            max_pixels=self.max_pixels,
-            max_steps=self.max_steps,
-            max_images=self.max_images,
-            max_prompt_chars=self.max_prompt_chars,
             max_body_bytes=self.max_body_bytes,
             api_keys=None if self.api_key_file is None else read_api_keys(Path(self.api_key_file)),
             allowed_hosts=None if ANY_HOST in hosts else hosts,

@@ -122,9 +122,10 @@ class Service:
         Raises:
             LatentrtError: why they do not.
         """
-        opened = asyncio.create_task(self._supervisor.first.wait())
-        await asyncio.wait((*self._keeping, opened), return_when=asyncio.FIRST_COMPLETED)
-        opened.cancel()
+        if not self._supervisor.first.is_set():
+            opened = asyncio.create_task(self._supervisor.first.wait())
+            await asyncio.wait((*self._keeping, opened), return_when=asyncio.FIRST_COMPLETED)
+            opened.cancel()
         if self.failure is not None:
             raise self.failure
         await self._health.check()

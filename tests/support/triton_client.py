@@ -18,9 +18,9 @@ LONG, SHORT = 1000, 2  # steps
 PATIENCE = 60  # seconds
 
 
-def inputs(steps, pictures=1):
+def inputs(steps):
     columns = {
-        "prompt": ("BYTES", [b"a star"] * pictures),
+        "prompt": ("BYTES", [b"a star"]),
         "num_inference_steps": ("UINT64", [steps]),
         "seed": ("UINT64", [7]),
     }
@@ -45,12 +45,12 @@ class Asked:
 
 
 def refusal(client):
-    """Three pictures never fit; the refusal says how many are under way, if any."""
+    """Why another picture is refused now; empty where it is drawn."""
     try:
-        client.infer("demo", inputs(SHORT, pictures=3))
+        client.infer("demo", inputs(SHORT))
     except triton.InferenceServerException as error:
         return f"{error.status()} {error.message()}"
-    raise AssertionError("three pictures were drawn, where there is room for two")
+    return ""
 
 
 def until(holds):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from typing import Any
 
 from prometheus_client import CollectorRegistry
@@ -19,15 +18,13 @@ class Figures:
         self._backend, self._registry, self._instance = backend, registry, instance
         self._families: dict[str, Any] = {}
         self._metrics: dict[tuple[str, tuple[tuple[str, str], ...]], tuple[Any, float]] = {}
-        self._lock = threading.Lock()
 
     def tell(self) -> None:
-        """Bring Triton's up to date; from any thread."""
-        with self._lock:
-            for family in self._registry.collect():
-                for sample in family.samples:
-                    if not sample.name.endswith(_LEFT_OUT):
-                        self._tell(sample, family.documentation)
+        """Bring Triton's up to date."""
+        for family in self._registry.collect():
+            for sample in family.samples:
+                if not sample.name.endswith(_LEFT_OUT):
+                    self._tell(sample, family.documentation)
 
     def _tell(self, sample: Sample, words: str) -> None:
         counted = sample.name.endswith(_COUNTED)

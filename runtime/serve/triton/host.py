@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from ..service import Service
@@ -20,6 +20,7 @@ class Host:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="latentrt-serve", daemon=True)
         self._answers: set[asyncio.Task[None]] = set()
+        self._repeated: list[asyncio.Task[None]] = []
 
     def open(self) -> None:
         """Return when requests are taken in: the engines are open, and gave finite numbers.
@@ -38,6 +39,10 @@ class Host:
         """Run what answers a request, in the event loop; returns at once."""
         self._loop.call_soon_threadsafe(self._begin, answer)
 
+    def repeat(self, action: Callable[[], None], seconds: float) -> None:
+        """Call `action` in a thread of the service's, so many seconds after it last returned, until `close`."""
+        self._loop.call_soon_threadsafe(self._repeat, action, seconds)
+
     def close(self) -> None:
         """Finish what is under way, at most for the service's grace time, and close the engines."""
         self._run(self._closed())
@@ -53,6 +58,14 @@ class Host:
         self._answers.add(task)  # the loop itself holds its tasks weakly
         task.add_done_callback(self._answers.discard)
 
+    def _repeat(self, action: Callable[[], None], seconds: float) -> None:
+        self._repeated.append(self._loop.create_task(self._again(action, seconds)))
+
+    async def _again(self, action: Callable[[], None], seconds: float) -> None:
+        while True:
+            await self.service.pool.run(action)
+            await asyncio.sleep(seconds)
+
     async def _opened(self) -> None:
         self.service.start()
         while not self.service.ready:
@@ -63,4 +76,7 @@ class Host:
     async def _closed(self) -> None:
         await self.service.drain()
         await asyncio.gather(*self._answers, return_exceptions=True)  # one that could not be sent keeps no other
+        for task in self._repeated:
+            task.cancel()
+        await asyncio.gather(*self._repeated, return_exceptions=True)
         await self.service.close()

@@ -23,6 +23,7 @@ from .host import Host
 from .parameters import Parameters
 
 ASK_SECONDS = 0.05  # between two looks at whether a client called its request off
+TELL_SECONDS = 1.0  # between two times that Triton is told of the figures: some change while no request ends
 
 
 class TritonPythonModel:
@@ -45,12 +46,13 @@ class TritonPythonModel:
         device = int(args["model_instance_device_id"]) if args["model_instance_kind"] == "GPU" else 0
         bundle, settings = parameters.open_bundle(version), parameters.settings(args["model_name"])
         service = Service(bundle, settings, parameters.opening(version, device))
-        self._figures = Figures(self._backend, service.metrics.registry, args["model_instance_name"])
+        figures = Figures(self._backend, service.metrics.registry, args["model_instance_name"])
         with ExitStack() as stack:
             stack.enter_context(logs_on_stderr())
             self._host = Host(service)
             self._host.open()
             stack.callback(self._host.close)
+            self._host.repeat(figures.tell, TELL_SECONDS)
             self._open = stack.pop_all()
 
     def execute(self, requests: Sequence[Any]) -> None:
@@ -72,7 +74,6 @@ class TritonPythonModel:
             await service.pool.run(partial(exchange.answer, outputs))
         except Exception as error:
             exchange.fail(error)
-        await service.pool.run(self._figures.tell)
 
 
 async def _drawn(ticket: Ticket, exchange: Exchange) -> list[Picture]:
