@@ -33,7 +33,7 @@ class Counts:
     calls: int | None = None
 
 
-_FOR_SMALL = Counts(rounds=16, pictures=6, cold_starts=3, calls=10)
+_FOR_SMALL = Counts(rounds=8, pictures=12, cold_starts=3, calls=10)
 _FOR_LARGE = Counts(rounds=3, pictures=1, cold_starts=2, calls=2)
 
 

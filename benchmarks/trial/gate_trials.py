@@ -43,11 +43,11 @@ LIMITS = Limits(max_slowdown=0.05, min_psnr=40.0)
 SPOILT = "up_blocks.1.resnets.0.conv1.weight"  # of the UNet: one layer of many
 NOISE = 0.5  # of the layer's own spread, added to it
 
-PROTOCOL = f"""The demo bundle, {ENGINE}. A baseline of {FURTHER} times as many turns is measured once, then each way as
-often as stated, one after another, in turn: unchanged; each call of a network followed by other work of {SLOWER:.0%} of
-its time; one layer of the UNet ({SPOILT}) with noise of {NOISE:g} of its own spread added. Limits:
-{LIMITS.max_slowdown:.0%} slower, {LIMITS.min_psnr:g} dB. A gate in doubt takes further turns, up to {FURTHER} times as
-many as asked for."""
+PROTOCOL = f"""The demo bundle, {ENGINE}, a process for each turn. A baseline of {FURTHER} times as many turns is
+measured once, then each way as often as stated, one after another, in turn: unchanged; each call of a network followed
+by other work of {SLOWER:.0%} of its time; one layer of the UNet ({SPOILT}) with noise of {NOISE:g} of its own spread
+added. Limits: {LIMITS.max_slowdown:.0%} slower, {LIMITS.min_psnr:g} dB. A gate in doubt takes further turns, up to
+{FURTHER} times as many as asked for."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,10 @@
-"""The trial itself: contestants take turns, and everything they give is in the journal at once."""
+"""The trial itself: contestants take turns, and everything they give is in the journal at once.
+
+Each turn is a process of its own. Two processes of the same code differ, by where their memory lies and what they were
+started beside: by two percent, say, for as long as they live. So a turn is a whole repetition, and the spread of turns
+tells how sure a figure is, which no number of pictures of one process could (T. Kalibera and R. Jones, "Rigorous
+benchmarking in reasonable time", 2013). Only one is open at a time.
+"""
 
 from __future__ import annotations
 
@@ -19,11 +25,9 @@ from .recorded import Recorded
 from .seat import Seat
 from .yardstick import Yardstick
 
-ROOM = 1.25  # of the largest peak: what must be free for one more process to be opened beside those that are
-
 
 class Trial:
-    """Contestants, and what they still have to do. Processes end when its block does."""
+    """Contestants, and what they still have to do. A process that is open ends when its block does."""
 
     def __init__(
         self,
@@ -89,7 +93,6 @@ class Trial:
         where = f"turn {number + 1} of {self._settings.rounds}, {name}"
         with self._failing(name):
             self._progress.doing(f"{where}: opening")
-            self._make_room(seat)
             seat.open(number)
             self._progress.doing(f"{where}: warming up")
             seat.warm_up()
@@ -97,7 +100,7 @@ class Trial:
                 self._progress.doing(f"{where}: {_told(task, self._settings.pictures)}")
                 seat.do(number, task)
                 self._progress.done()
-            self._make_room(seat, closing=True)
+            seat.close()
 
     def _draw_recorded(self, name: str, recorded: Recorded) -> None:
         seat = self._seats.get(name)
@@ -106,13 +109,13 @@ class Trial:
         if seat is None or not (pictures or calls):
             return
         self._progress.doing(f"{name}: what PyTorch's answers are recorded of")
-        self._make_room(seat)
         seat.open(self._settings.rounds)
         for index in pictures:
             seat.golden(index, recorded.asked[index])
         for part in calls:
             if part in seat.components:
                 seat.golden_call(part, recorded.feeds[part])
+        seat.close()
 
     def _missing(self, name: str, number: int) -> list[Task]:
         seat = self._seats.get(name)
@@ -128,17 +131,6 @@ class Trial:
         )
         starts = turns(self._settings.contestants, self._settings.cold_starts)
         return counted + sum(not self._journal.has(name, COLD_START, 0, index) for index, name in starts)
-
-    def _make_room(self, seat: Seat, closing: bool = False) -> None:
-        """Have memory for the largest contestant seen: else the others are closed, or after its turn this one."""
-        need = ROOM * max(other.peak for other in self._seats.values())
-        if closing:
-            if len(self._seats) > 1 and available_memory() < need:
-                seat.close()
-            return
-        for other in self._seats.values():
-            if not seat.is_open and other is not seat and other.is_open and available_memory() < need:
-                other.close()
 
     @contextmanager
     def _failing(self, name: str) -> Iterator[None]:
@@ -158,20 +150,10 @@ class Trial:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """End every process; after an error or Ctrl-C none is waited for."""
+        """End what is open; after an error or Ctrl-C it is not waited for."""
         for seat in self._seats.values():
             seat.close(10.0 if error is None else 0.0)
 
 
 def _told(task: Task, pictures: int) -> str:
     return f"{task.what} {task.index + 1} of {pictures}" if task.what == PICTURE else task.what
-
-
-def available_memory() -> int:
-    """Bytes that a new process may take without swapping, as Linux estimates it; very many where it does not."""
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-    except OSError:
-        return 2**63
-    [line] = [line for line in lines if line.startswith("MemAvailable:")]
-    return int(line.split()[1]) * 1024

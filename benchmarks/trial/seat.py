@@ -1,4 +1,4 @@
-"""A contestant's process in a trial: opened when it is needed, asked, and written down."""
+"""A contestant in a trial: its process, what it is asked, and what it answers, written down."""
 
 from __future__ import annotations
 
@@ -33,7 +33,6 @@ class Seat:
         self.name = contender.name
         self.kept = folder / "kept" / contender.file_name
         self.components: list[str] = []
-        self.peak = 0
         self._equipped, self._inputs, self._journal, self._yardstick = equipped, inputs, journal, yardstick
         self._log = folder / "logs" / f"{contender.file_name}.log"
         self._within = inputs.settings.time_limit
@@ -44,15 +43,8 @@ class Seat:
         for place in (self.kept, self._log.parent):
             place.mkdir(parents=True, exist_ok=True)
 
-    @property
-    def is_open(self) -> bool:
-        """Whether there is a process."""
-        return self._process is not None
-
     def open(self, turn: int) -> None:
-        """Start the process and open the model, unless that was done; raises Refused."""
-        if self._process is not None:
-            return
+        """Start a process and open the model; raises Refused."""
         self._process = self._equipped.start(self._log)
         found = self._ask(do="open", model=str(self._equipped.model), options=self._equipped.options)
         self._drawn_at_once = set()
@@ -72,14 +64,12 @@ class Seat:
 
     def cold_start(self, index: int) -> None:
         """A fresh process to its first picture, and what memory that took."""
-        self.close()
         self._begin()
         process = self._process = self._equipped.start(self._log)
         opened = self._ask(do="open", model=str(self._equipped.model), options=self._equipped.options)
         self._ask(do="draw", **self._inputs.picture(0))
         seconds = time.perf_counter() - process.started
         memory = self._ask(do="memory")
-        self.peak = max(self.peak, memory["rss"])
         self._note(COLD_START, 0, index, {"seconds": seconds, "opened": opened, "memory": memory})
         self.close()
 
@@ -148,9 +138,7 @@ class Seat:
         return self._ask(do="load", clients=task.count, asked=asked)
 
     def _memory(self, _turn: int, _task: Task) -> Any:
-        found = self._ask(do="memory")
-        self.peak = max(self.peak, found["rss"])
-        return found
+        return self._ask(do="memory")
 
     _orders = {  # noqa: RUF012 - by the first word of what the journal calls it
         KEPT: _keep,

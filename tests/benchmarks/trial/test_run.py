@@ -105,6 +105,8 @@ def test_a_trial_gives_every_figure_and_can_be_summed_up_again(demo_bundle: Path
     assert one.concurrency[0].latency is not None
     assert len(one.concurrency[0].latency.samples) == 8
     assert one.cold_start is not None
+    assert one.opening is not None
+    assert len(one.opening.samples) == 3  # of the cold start, and of each turn: a process of its own
     assert one.memory is not None
     assert one.memory.rss > 10**6
     assert one.environment.versions["numpy"] == np.__version__
