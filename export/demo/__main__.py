@@ -55,7 +55,7 @@ def train_and_pack(recipe: Recipe, state: Path, output: Path, *, start_from: Pat
 
 def train_first_round(recipe: Recipe, state: Path) -> FirstRound:
     """Train autoencoder, text encoder and UNet from nothing."""
-    vae = train_autoencoder(recipe.autoencoder, state)
+    vae = train_autoencoder(recipe.autoencoder, recipe.scale_batches, state)
     encoder = train_text_encoder(recipe.text, clip_tokenizer(), state)
     lessons = _lessons(recipe, vae, encoder, state)
     unet, _ = train_diffusion(recipe.diffusion, recipe.plain_noise_steps, lessons, state)

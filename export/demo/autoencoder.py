@@ -40,7 +40,7 @@ def build() -> AutoencoderKL:
     return AutoencoderKL(**VAE).to(device(), memory_format=torch.channels_last)
 
 
-def train_autoencoder(stage: Stage, folder: Path) -> AutoencoderKL:
+def train_autoencoder(stage: Stage, scale_batches: int, folder: Path) -> AutoencoderKL:
     """Train encoder and decoder together (L1 and a little KL) and set the latent scale to SD 1.5's."""
     vae = build()
     crops_until = int(stage.steps * (1 - FULL_SIZE_SHARE))
@@ -56,16 +56,16 @@ def train_autoencoder(stage: Stage, folder: Path) -> AutoencoderKL:
         return total
 
     train("autoencoder", vae, stage, loss, folder)
-    return scale_latents(vae.eval().requires_grad_(False))
+    return scale_latents(vae.eval().requires_grad_(False), scale_batches)
 
 
 @torch.no_grad()
-def scale_latents(vae: AutoencoderKL) -> AutoencoderKL:
+def scale_latents(vae: AutoencoderKL, batches: int) -> AutoencoderKL:
     """Fold a factor into the 1x1 convolutions, so that latents times 0.18215 have unit deviation, as in SD 1.5.
 
     The picture stays the same: `quant_conv` grows by what `post_quant_conv` shrinks.
     """
-    measured = torch.cat([vae.encode(images(10**6 + i, 8, SIZE)).latent_dist.mean.flatten() for i in range(16)])
+    measured = torch.cat([vae.encode(images(10**6 + i, 8, SIZE)).latent_dist.mean.flatten() for i in range(batches)])
     factor = 1 / (VAE["scaling_factor"] * measured.std().item())
     channels = VAE["latent_channels"]
     assert vae.quant_conv is not None

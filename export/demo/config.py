@@ -74,13 +74,14 @@ class Recipe:
     ft_ema: Stage = field(default_factory=lambda: Stage(steps=600, batch=4, learning_rate=8e-5, ema_decay=0.995))
     ft_mse: Stage = field(default_factory=lambda: Stage(steps=600, batch=4, learning_rate=8e-5, ema_decay=0.995))
     plain_noise_steps: int = 2900  # of the diffusion model; then `diffusion.py` makes the text worth reading
+    scale_batches: int = 16  # of eight scenes each, that the deviation of latents is measured of
     latent_pool: int = 24_000  # scenes encoded once, before decoders and diffusion model train on them
     caption_dropout: float = 0.1  # so that the empty prompt means "any scene"
 
     @classmethod
     def quick(cls) -> Recipe:
         """Two steps of everything: shows that the code runs, teaches the model nothing."""
-        tiny = Stage(steps=2, batch=2, learning_rate=1e-3, warmup=1)
+        tiny = Stage(steps=2, batch=1, learning_rate=1e-3, warmup=1)
         return cls(
             text=tiny,
             autoencoder=tiny,
@@ -89,6 +90,7 @@ class Recipe:
             detail=tiny,
             ft_ema=tiny,
             ft_mse=tiny,
+            scale_batches=1,
             latent_pool=8,
             plain_noise_steps=1,
         )
