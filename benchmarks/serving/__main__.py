@@ -28,7 +28,7 @@ from .throughput import throughput
 
 BODY = {"prompt": "a large red circle on a blue background", "num_inference_steps": 20, "guidance_scale": 3}
 COUNTS = (1, 2, 4, 8, 16)
-LABELLED = frozenset({"calls", "throughput"})  # measured of several bundles and engines
+LABELLED = frozenset({"calls", "throughput", "soak"})  # measured of several bundles and engines, or for several times
 ON_DEMAND = frozenset({"replicas", "soak"})  # the one needs Ray, the other takes long
 PROTOCOL = """`latentrt serve` with the demo bundle, 128x128, in a process of its own; clients in another on the same
 machine, each with a connection of its own, ask again when answered."""
@@ -84,10 +84,11 @@ def main() -> None:
     }
     if unknown := sorted(set(words.part) - parts.keys()):
         parser.error(f"no part is called {unknown[0]}; parts are {', '.join(parts)}")
-    figures, label = figures_so_far("serving"), words.label or words.engine
+    figures, labels = figures_so_far("serving"), {"soak": f"{words.minutes:g} minutes"}
     for name in words.part or [name for name in parts if name not in ON_DEMAND]:
         found = parts[name]()
         print(name, json.dumps({key: value for key, value in found.items() if "samples" not in key}))
+        label = labels.get(name, words.label or words.engine)
         figures[name] = {**figures.get(name, {}), label: found} if name in LABELLED else found
         told = [PROTOCOL, *(words for part, words in PROTOCOLS.items() if part in figures)]
         write_result("serving", figures, " ".join(" ".join(told).split()))

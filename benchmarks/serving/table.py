@@ -11,6 +11,7 @@ def serving_tables(figures: dict[str, Any]) -> list[Rows]:
     """One table by clients, and one of what is held against an aim; of the parts that were measured."""
     found = [_throughput(figures["throughput"], figures.get("calls", {}))] if "throughput" in figures else []
     held = [row(figures[part]) for part, row in _HELD.items() if part in figures]
+    held += [_soak(how_long, found) for how_long, found in figures.get("soak", {}).items()]
     return [*found, [("figure", "aimed at", "found"), *held]] if held else found
 
 
@@ -62,12 +63,12 @@ def _disconnect(found: dict[str, Any]) -> tuple[str, ...]:
     return (f"{found['clients']} clients that go away: steps until their rows are free", "at most 1", steps)
 
 
-def _soak(found: dict[str, Any]) -> tuple[str, ...]:
+def _soak(how_long: str, found: dict[str, Any]) -> tuple[str, ...]:
     memory, left = found["memory"], int(sum(found["left in the server"].values()))
     low, high = memory["95 %"]
     slope = f"{memory['MB a minute']:+.3f} MB a minute ({low:+.3f} to {high:+.3f})"
     words = f"{found['lost']} lost of {found['asked']}, {found['unexpected']} answered otherwise, {left} left; {slope}"
-    return (f"soak of {found['minutes']:g} minutes", "none lost, none left, memory level", words)
+    return (f"soak of {how_long}", "none lost, none left, memory level", words)
 
 
 def _replicas(found: dict[str, Any]) -> tuple[str, ...]:
@@ -85,6 +86,5 @@ _HELD = {
     "overload": _overload,
     "sigterm": _sigterm,
     "disconnect": _disconnect,
-    "soak": _soak,
     "replicas": _replicas,
 }

@@ -38,7 +38,7 @@ def test_a_soak_ends_with_nothing_left(demo_bundle: Path) -> None:
     assert all(found["answers"].values())  # each kind of client came
     assert not any(found["left in the server"].values())
     assert found["a picture at the end"] == "200"
-    assert "soak of 0.06 minutes" in TABLES["serving"]({"soak": found})
+    assert "soak of 3 seconds" in TABLES["serving"]({"soak": {"3 seconds": found}})
 
 
 def test_the_line_through_the_memory_is_found_with_its_interval() -> None:
